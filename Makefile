@@ -1,0 +1,41 @@
+# `make demo` decodes real prompts, `make test` runs the tests; each sets up what it needs in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup demo test check format bench clean
+
+setup: $(STAMP)
+
+# The package is installed in place: Python changes count at once, a change of the C++ sources or of the pins sets up again.
+$(STAMP): constraints.txt pyproject.toml CMakeLists.txt $(wildcard native/*)
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "hoarfrost needs Python 3.11 to 3.13; call make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch numpy scikit-build-core nanobind cmake ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[plot,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/hoarfrost demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Needs the prompt sets: a folder with them in HOARFROST_DATA, or the Hugging Face hub.
+bench: setup
+	$(BIN)/hoarfrost bench decode tiny --sets gsm8k,math500,humaneval,mt_bench --temperature 0 --json build/bench.json
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

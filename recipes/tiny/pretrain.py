@@ -1,0 +1,223 @@
+"""Trains the `tiny` target on the streams that `corpus.py` wrote.
+
+The schedule is a list of stages. A stage fixes the depth of the network, the mix of window lengths and the mix of sources. The first stage
+trains half the layers and the next one starts from two copies of them (depthwise stacking, Du et al. 2024, arXiv 2405.15319), which
+reaches a given loss in clearly less time; the last one lengthens the windows and lets the learning rate fall. Interrupt it at will:
+`--resume` goes on from the last checkpoint.
+
+    python recipes/tiny/pretrain.py --corpus build/tiny --out build/tiny/target [--resume]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from retrieval import sample
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from hoarfrost.training.checkpoint import load_checkpoint, save_checkpoint
+from hoarfrost.training.optimizers import muon_and_adamw, warmup_stable_decay
+
+TOKENS_PER_STEP = 4096
+MICRO_BATCH_TOKENS = 4096
+NUM_LAYERS = 8
+MUON_LR, ADAMW_LR = 0.02, 0.003
+
+MIX = {
+    "gsm8k": 0.24,
+    "math": 0.22,
+    "python_chat": 0.16,
+    "python_files": 0.08,
+    "instructions": 0.14,
+    "stories": 0.03,
+    "peps": 0.03,
+    "books": 0.10,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training: `lengths` maps a window length to its share of the tokens, `retrieval` is the synthetic share."""
+
+    num_layers: int
+    num_tokens: int
+    lengths: dict[int, float]
+    retrieval: float
+
+
+STAGES = (
+    Stage(num_layers=4, num_tokens=700_000, lengths={512: 1.0}, retrieval=0.05),
+    Stage(num_layers=8, num_tokens=1_000_000, lengths={512: 1.0}, retrieval=0.15),
+    Stage(num_layers=8, num_tokens=600_000, lengths={512: 0.5, 1024: 0.2, 2048: 0.2, 4096: 0.1}, retrieval=0.4),
+)
+
+
+def build_model(num_layers: int) -> Qwen3ForCausalLM:
+    config = Qwen3Config(
+        vocab_size=8192,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=num_layers,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(config)
+    with torch.no_grad():  # residual branches start silent
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return model
+
+
+def stacked(model: Qwen3ForCausalLM, num_layers: int) -> Qwen3ForCausalLM:
+    """A model of `num_layers` layers that repeats the layers of `model`."""
+    grown = build_model(num_layers)
+    state = model.state_dict()
+    for index in range(num_layers):
+        source = model.model.layers[index % len(model.model.layers)].state_dict()
+        state.update({f"model.layers.{index}.{name}": value.clone() for name, value in source.items()})
+    grown.load_state_dict(state)
+    return grown
+
+
+class Batches:
+    """Draws windows of the streams, or synthetic retrieval chats, reproducibly from one seed per step."""
+
+    def __init__(self, corpus: Path, split: str) -> None:
+        self.streams = {name: np.load(corpus / f"{name}.{split}.npy", mmap_mode="r") for name in MIX}
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(corpus / "tokenizer")
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+
+    def window(self, name: str, length: int, rng: random.Random) -> np.ndarray:
+        stream = self.streams[name]
+        start = rng.randrange(max(1, len(stream) - length - 1))
+        return np.asarray(stream[start : start + length + 1], dtype=np.int64)
+
+    def draw(self, stage: Stage, step: int) -> list[Tensor]:
+        """The micro-batches of one step, each `[rows, length + 1]`."""
+        rng = random.Random(f"{stage.num_layers}.{stage.retrieval}.{step}")
+        (length,) = rng.choices(list(stage.lengths), list(stage.lengths.values()))
+        rows = []
+        for _ in range(TOKENS_PER_STEP // length):
+            if rng.random() < stage.retrieval:
+                rows.append(np.asarray(sample(rng, length + 1, self.streams["books"], self.encode)))
+            else:
+                (name,) = rng.choices(list(MIX), list(MIX.values()))
+                rows.append(self.window(name, length, rng))
+        per_micro_batch = max(1, MICRO_BATCH_TOKENS // length)
+        return [torch.from_numpy(np.stack(rows[i : i + per_micro_batch])) for i in range(0, len(rows), per_micro_batch)]
+
+
+def loss_of(model: Qwen3ForCausalLM, tokens: Tensor) -> Tensor:
+    hidden = model.model(tokens[:, :-1], use_cache=False).last_hidden_state
+    return nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), tokens[:, 1:].flatten())
+
+
+@torch.no_grad()
+def validate(model: Qwen3ForCausalLM, batches: Batches) -> dict[str, float]:
+    """Held-out loss per source in nats a token, and the share of retrieval answers' digits that are predicted."""
+    losses = {}
+    for name in ("gsm8k", "math", "python_chat", "instructions", "books"):
+        rng = random.Random(name)
+        losses[name] = loss_of(model, torch.from_numpy(np.stack([batches.window(name, 512, rng) for _ in range(6)]))).item()
+    for length in (512, 2048):
+        rng = random.Random(length)
+        rows = torch.tensor([sample(rng, length, batches.streams["books"], batches.encode) for _ in range(8)])
+        hits = model.model(rows[:, :-1], use_cache=False).last_hidden_state[:, -100:]
+        hits = model.lm_head(hits).argmax(-1) == rows[:, -100:]
+        digits = torch.tensor([batches.encode(str(d))[0] for d in range(10)])
+        # Answers start after the first "assistant"; digits in questions do not occur, so every digit there belongs to an answer.
+        marker = batches.encode("assistant")[0]
+        answer = torch.stack([(row == marker).cumsum(0) > 0 for row in rows[:, -100:]]) & torch.isin(rows[:, -100:], digits)
+        losses[f"digits@{length}"] = (hits & answer).sum().item() / max(1, answer.sum().item())
+    return losses
+
+
+def train(corpus: Path, out: Path, resume: bool, save_every: int, validate_every: int) -> None:
+    batches, held_out = Batches(corpus, "train"), Batches(corpus, "valid")
+    checkpoint = out / "checkpoint"
+    start_stage, start_step = 0, 0
+    if resume:
+        state = json.loads((checkpoint / "state.json").read_text())
+        start_stage, start_step = state["stage"], state["step"]
+    out.mkdir(parents=True, exist_ok=True)
+    total_steps = sum(stage.num_tokens // TOKENS_PER_STEP for stage in STAGES)
+    steps_before = sum(stage.num_tokens // TOKENS_PER_STEP for stage in STAGES[:start_stage])
+    model = build_model(STAGES[start_stage].num_layers)
+    with (out / "log.jsonl").open("a" if resume else "w") as log:
+        for stage_index in range(start_stage, len(STAGES)):
+            stage = STAGES[stage_index]
+            if stage.num_layers != model.config.num_hidden_layers:
+                model = stacked(model, stage.num_layers)
+            optimizers = muon_and_adamw(model, muon_lr=MUON_LR, adamw_lr=ADAMW_LR)
+            if resume and stage_index == start_stage:
+                load_checkpoint(checkpoint, model, optimizers)
+            num_steps = stage.num_tokens // TOKENS_PER_STEP
+            for step in range(start_step if stage_index == start_stage else 0, num_steps):
+                began = time.perf_counter()
+                factor = warmup_stable_decay(steps_before + step, total_steps)
+                for optimizer, rate in zip(optimizers, (MUON_LR, ADAMW_LR), strict=True):
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * factor
+                micro_batches = batches.draw(stage, step)
+                loss = 0.0
+                for tokens in micro_batches:
+                    part = loss_of(model, tokens) / len(micro_batches)
+                    part.backward()  # type: ignore[no-untyped-call]
+                    loss += part.item()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                record = {"stage": stage_index, "step": step, "loss": round(loss, 4), "seconds": round(time.perf_counter() - began, 2)}
+                last = step + 1 == num_steps
+                if (step + 1) % validate_every == 0 or last:
+                    record["valid"] = {name: round(value, 4) for name, value in validate(model, held_out).items()}
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+                if (step + 1) % save_every == 0 or last:
+                    save_checkpoint(checkpoint, model, optimizers, {"stage": stage_index, "step": step + 1})
+            steps_before += num_steps
+    export(model, corpus, out)
+
+
+def export(model: Qwen3ForCausalLM, corpus: Path, out: Path) -> None:
+    """Writes the trained model in bfloat16 with its tokenizer, as `from_pretrained` reads it."""
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(eos_token_id=[2, 0], pad_token_id=0)
+    model.save_pretrained(out)
+    PreTrainedTokenizerFast.from_pretrained(corpus / "tokenizer").save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--corpus", type=Path, default=Path("build/tiny"))
+    parser.add_argument("--out", type=Path, default=Path("build/tiny/target"))
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--validate-every", type=int, default=50)
+    arguments = parser.parse_args()
+    train(arguments.corpus, arguments.out, arguments.resume, arguments.save_every, arguments.validate_every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Synthetic retrieval: facts scattered through prose, asked for at the end. It is what teaches so small a model to use its context.
+
+Three forms, each a chat: a passkey, a table of key and value pairs, and sentences that give several people a code. Most samples ask
+several questions in one turn or over turns, which puts more answers into the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+from corpus import END_OF_TEXT, TURN_END, TURN_START
+
+NAMES = (
+    "Alice Bob Clara David Emma Frank Grace Henry Iris Jack Kate Leo Mary Noah Olive Peter Quinn Rose Sam Tina Ursula Victor Wendy Xavier "
+    "Yara Zoe Anna Ben Carl Diana Eric Fiona George Hannah Ivan Julia Karl Laura Martin Nina Oscar Paula Ruth Simon Thomas Vera Walter"
+).split()
+WORDS = (
+    "apple river stone cloud garden silver window candle forest engine bridge marble pepper violin anchor copper lantern meadow ocean paper "
+    "rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer island jacket kettle lemon"
+).split()
+
+
+def number(rng: random.Random) -> str:
+    return str(rng.randrange(10_000, 100_000))
+
+
+def passkey(rng: random.Random) -> tuple[list[str], list[tuple[str, str]]]:
+    key = number(rng)
+    return [f"The passkey is {key}. Remember it. {key} is the passkey."], [("What is the passkey?", f"The passkey is {key}.")]
+
+
+def codes(rng: random.Random) -> tuple[list[str], list[tuple[str, str]]]:
+    people = rng.sample(NAMES, rng.choice((2, 4, 4, 8)))
+    values = {name: number(rng) for name in people}
+    facts = [f"The code of {name} is {value}." for name, value in values.items()]
+    asked = rng.sample(people, min(len(people), 4))
+    return facts, [(f"What is the code of {name}?", f"The code of {name} is {values[name]}.") for name in asked]
+
+
+def pairs(rng: random.Random) -> tuple[list[str], list[tuple[str, str]]]:
+    keys = rng.sample(WORDS, rng.choice((2, 4, 8)))
+    values = {key: number(rng) if rng.random() < 0.5 else rng.choice(WORDS) for key in keys}
+    facts = [f"{key}: {value}" for key, value in values.items()]
+    asked = rng.sample(keys, min(len(keys), 4))
+    return facts, [(f"Which value belongs to {key}?", f"{key}: {values[key]}") for key in asked]
+
+
+TASKS: tuple[Callable[[random.Random], tuple[list[str], list[tuple[str, str]]]], ...] = (passkey, codes, codes, pairs)
+
+
+def sample(rng: random.Random, length: int, filler: np.ndarray, encode: Callable[[str], list[int]]) -> list[int]:
+    """One chat of exactly `length` tokens: prose drawn from `filler`, the facts of one task at random places in it, questions, answers."""
+    facts, questions = rng.choice(TASKS)(rng)
+    rng.shuffle(questions)
+    (first, answer), *rest = questions
+    ending = encode(f"\n\n{first}{TURN_END}\n{TURN_START}assistant\n{answer}{TURN_END}\n")
+    for question, reply in rest:
+        ending += encode(f"{TURN_START}user\n{question}{TURN_END}\n{TURN_START}assistant\n{reply}{TURN_END}\n")
+    ending += encode(END_OF_TEXT)
+    opening = encode(f"{TURN_START}user\n")
+    encoded_facts = [encode(f"\n{fact}\n") for fact in facts]
+    room = length - len(opening) - len(ending) - sum(map(len, encoded_facts))
+    if room < 0:
+        return sample(rng, length, filler, encode)
+    start = rng.randrange(len(filler) - room)
+    prose = filler[start : start + room].tolist()
+    cuts = sorted(rng.randrange(room + 1) for _ in facts)
+    tokens, previous = opening, 0
+    for cut, fact in zip(cuts, encoded_facts, strict=True):
+        tokens = tokens + prose[previous:cut] + fact
+        previous = cut
+    return tokens + prose[previous:] + ending

@@ -1,0 +1,41 @@
+"""Hoarfrost: Hugging Face language models that decode several times faster and hold long contexts in little fast memory.
+
+    from hoarfrost import Engine, SamplingParams, TreeConfig
+
+    engine = Engine.load("tiny")
+    for piece in engine.stream(engine.chat("What is 6 times 7?"), SamplingParams(max_new_tokens=64)):
+        print(piece.text, end="", flush=True)
+
+The names are imported when they are first used, so that `hoarfrost --help` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hoarfrost.engine import Completion, Engine, Piece, Statistics
+    from hoarfrost.errors import InvalidInput
+    from hoarfrost.sampling import SamplingParams
+    from hoarfrost.tree import TreeConfig
+
+__all__ = ["Completion", "Engine", "InvalidInput", "Piece", "SamplingParams", "Statistics", "TreeConfig", "__version__"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Completion": "hoarfrost.engine",
+    "Engine": "hoarfrost.engine",
+    "InvalidInput": "hoarfrost.errors",
+    "Piece": "hoarfrost.engine",
+    "SamplingParams": "hoarfrost.sampling",
+    "Statistics": "hoarfrost.engine",
+    "TreeConfig": "hoarfrost.tree",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'hoarfrost' has no attribute {name!r}")

@@ -1,0 +1,7 @@
+"""Who decodes what, when: requests, rounds and what comes out of them."""
+
+from hoarfrost.engine.engine import Engine
+from hoarfrost.engine.sequence import Completion, Piece
+from hoarfrost.engine.statistics import Statistics
+
+__all__ = ["Completion", "Engine", "Piece", "Statistics"]

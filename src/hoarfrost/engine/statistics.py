@@ -1,0 +1,64 @@
+"""What decoding one prompt cost and how far the guesses reached."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+STAGES = ("draft", "build", "verify", "walk", "host")
+
+
+@dataclass
+class Statistics:
+    """Counts and times of one prompt.
+
+    `decode_seconds` covers the rounds only: prefill, the drafter's pass over the prompt and the first token are in `prefill_seconds`.
+    In a batch the times are those of the rounds that the prompt took part in, shared with its neighbours.
+    On an accelerator work is queued, so a stage that only queues is short and the next one that needs a result waits for it.
+    """
+
+    num_prompt_tokens: int
+    num_tokens: int = 0
+    num_rounds: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    accepted_histogram: list[int] = field(default_factory=list)
+    """Entry i: rounds whose walk ended with i tokens, the bonus counted and nothing cut at a stop."""
+
+    @property
+    def tau(self) -> float:
+        """Mean tokens emitted per pass of the target after the first token, the bonus counted."""
+        return (self.num_tokens - 1) / self.num_rounds if self.num_rounds else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return (self.num_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def ms_per_round(self) -> float:
+        return 1000 * self.decode_seconds / self.num_rounds if self.num_rounds else 0.0
+
+    def record_walk(self, num_tokens: int) -> None:
+        """Counts one round whose walk ended with `num_tokens` tokens."""
+        self.num_rounds += 1
+        self.accepted_histogram.extend([0] * (num_tokens + 1 - len(self.accepted_histogram)))
+        self.accepted_histogram[num_tokens] += 1
+
+    def record_times(self, stage_seconds: dict[str, float]) -> None:
+        for stage, seconds in stage_seconds.items():
+            self.stage_seconds[stage] += seconds
+            self.decode_seconds += seconds
+
+
+class StageClock:
+    """Splits the time of a round: `lap(stage)` books what has passed since the last lap."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now

@@ -1,0 +1,81 @@
+"""Where the records of a prompt set come from: files in a data folder, or the Hugging Face hub.
+
+A data folder has its files under `eval/`: JSON lines, or one JSON list where the name ends in `.json`. The hub is read in a stream through
+the `datasets` package, so that only the records asked for travel; it is an optional dependency, needed for this alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hoarfrost.errors import InvalidInput
+
+DATA_VARIABLE = "HOARFROST_DATA"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set on the hub: a split of a configuration, or (`file`) one JSON lines file of its repository."""
+
+    repository: str
+    split: str = "train"
+    config: str | None = None
+    file: str | None = None
+
+
+def find_data_dir(data_dir: Path | None) -> Path | None:
+    """The folder that holds the data: the one given, else the one HOARFROST_DATA names, else `None`, which means the hub."""
+    named = os.environ.get(DATA_VARIABLE)
+    return data_dir or (Path(named) if named else None)
+
+
+def read_records(file_name: str, hub: HubSource, data_dir: Path | None) -> Iterator[Record]:
+    """Yields a set's records in their order. Raises `InvalidInput` for what is missing, broken or out of reach."""
+    folder = find_data_dir(data_dir)
+    return _read_hub(hub, file_name) if folder is None else _read_file(folder / "eval" / file_name)
+
+
+def _read_file(path: Path) -> Iterator[Record]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidInput(
+            f"The prompt file {path} cannot be read ({reason}); --data-dir or {DATA_VARIABLE} names its folder's parent."
+        ) from None
+    try:
+        yield from json.loads(text) if path.suffix == ".json" else (json.loads(line) for line in text.split("\n") if line.strip())
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"The prompt file {path} is not valid JSON: {error}.") from None
+
+
+def _read_hub(hub: HubSource, file_name: str) -> Iterator[Record]:
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError:
+        raise InvalidInput(
+            f"Without a data folder prompts are read from the Hugging Face hub, which needs the `datasets` package; install it, or set "
+            f"{DATA_VARIABLE} (or --data-dir) to a folder that has eval/{file_name}."
+        ) from None
+    try:
+        if hub.file is not None:
+            place = f"hf://datasets/{hub.repository}/{hub.file}"
+            yield from datasets.load_dataset("json", data_files=place, split="train", streaming=True)
+        else:
+            yield from datasets.load_dataset(hub.repository, hub.config, split=hub.split, streaming=True)
+    except Exception as error:  # the libraries below raise errors of a dozen unrelated kinds when offline
+        raise InvalidInput(
+            f"The prompt set {hub.repository} could not be read from the Hugging Face hub ({_first_line(error)}); set {DATA_VARIABLE} (or "
+            f"--data-dir) to a folder that has eval/{file_name}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -1,0 +1,131 @@
+"""Finds, checks and loads the model that is to be accelerated: what is served exactly is loaded, everything else is refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from hoarfrost.errors import InvalidInput
+from hoarfrost.models import SHIPPED
+from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
+
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+# These rescale all frequencies by the longest position of the call, so a token's keys would depend on how the prompt was cut.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the accelerator that torch finds, else the CPU."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(f"Device {name!r} cannot be used here ({str(error).splitlines()[0]}); try 'cpu' or 'auto'.") from None
+    return device
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return device.type in ("xpu", "hpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the device multiplies it natively, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise InvalidInput(f"Unknown dtype {name!r}; choose one of auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The configuration of a folder, an alias or a hub id, if this project can serve the model exactly."""
+    path = locate(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        shipped = ", ".join(SHIPPED)
+        raise InvalidInput(
+            f"No model {name!r}: it is no folder with a config.json, no shipped model ({shipped}), and the Hugging Face hub did not give it "
+            f"({str(error).strip().splitlines()[0]})."
+        ) from None
+    check_supported(config, name)
+    return config
+
+
+def locate(name: str) -> str:
+    """Turns an alias into its folder; leaves folders and hub ids alone."""
+    if name in SHIPPED and not Path(name).exists():
+        return str(SHIPPED[name].target)
+    return name
+
+
+def check_supported(config: PreTrainedConfig, name: str) -> None:
+    if config.model_type not in SUPPORTED_MODEL_TYPES:
+        raise InvalidInput(
+            f"{name} is a {config.model_type!r} model, which is not supported; supported are {', '.join(SUPPORTED_MODEL_TYPES)} models."
+        )
+    foreign = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else None
+    if window is not None and window < config.max_position_embeddings:
+        foreign = ["sliding_attention"]
+    if foreign:
+        raise InvalidInput(f"{name} has layers of kind {', '.join(foreign)}; only models with full attention in every layer are served exactly.")
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope_type in LENGTH_DEPENDENT_ROPE:
+        raise InvalidInput(f"{name} uses {rope_type!r} rotary scaling, whose keys change with the length of the call; it is not supported.")
+
+
+def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Loads the weights with the packed attention in place, ready for inference."""
+    AttentionInterface.register(ATTENTION_NAME, packed_attention)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            locate(name), config=config, dtype=dtype, attn_implementation=ATTENTION_NAME, use_safetensors=True
+        )
+    except OSError as error:
+        raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+    model = model.to(device).eval().requires_grad_(False)
+    use_fused_norms(model)
+    return model
+
+
+def load_tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(locate(name))
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"The tokenizer of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+
+
+class FusedRMSNorm(nn.Module):
+    """RMSNorm as one fused operation in place of transformers' five; rounds once where those round twice in half precision."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight: nn.Parameter = norm.weight  # type: ignore[assignment]
+        self.eps: float = norm.variance_epsilon  # type: ignore[assignment]
+        self.shape = tuple(self.weight.shape)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return functional.rms_norm(hidden, self.shape, self.weight, self.eps)
+
+
+def use_fused_norms(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
+                setattr(parent, name, FusedRMSNorm(child))
