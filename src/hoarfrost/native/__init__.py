@@ -1,0 +1,22 @@
+"""Thin Python faces of the C++ kernels: they check what comes in and name it in the error; the kernels trust them.
+
+Long kernels run without the interpreter lock. Each picks the widest instruction set of the processor at run time and gives the same bits
+on all of them.
+"""
+
+from hoarfrost._native import instruction_sets
+from hoarfrost.native.noise import gumbel_noise, gumbel_noise_range, noise_bits
+from hoarfrost.native.top_k import can_read, top_log_probs
+from hoarfrost.native.trees import TreeBatch, build_trees, build_trees_from_logits
+
+__all__ = [
+    "TreeBatch",
+    "build_trees",
+    "build_trees_from_logits",
+    "can_read",
+    "gumbel_noise",
+    "gumbel_noise_range",
+    "instruction_sets",
+    "noise_bits",
+    "top_log_probs",
+]

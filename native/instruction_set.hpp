@@ -1,0 +1,62 @@
+// One kernel body, compiled once per instruction set, chosen at run time.
+//
+// A body is written as plain loops in an always-inlined lambda. `run_with` inlines it into a function that carries a target attribute, so
+// the compiler vectorises the same source for AVX-512, for AVX2 and for the baseline. Elsewhere than on x86 with GCC or Clang there is the
+// baseline alone (NEON is part of it on aarch64). Contraction to fused multiply-add is off: every variant gives the same bits.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HOARFROST_X86 1
+#define HOARFROST_AVX2 __attribute__((target("avx2")))
+#define HOARFROST_AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512dq,avx512vl")))
+#else
+#define HOARFROST_X86 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define HOARFROST_INLINE inline __attribute__((always_inline))
+#define HOARFROST_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define HOARFROST_INLINE inline
+#define HOARFROST_INLINE_LAMBDA
+#endif
+
+namespace hoarfrost {
+
+enum class InstructionSet { plain, avx2, avx512 };
+
+// What this processor can run, from the plainest to the widest; the names are those of the enumerators.
+std::vector<std::string> instruction_set_names();
+
+// The widest that this processor can run.
+InstructionSet best_instruction_set();
+
+// The set of that name; throws std::invalid_argument where this processor lacks it. Tests use it to compare the variants.
+InstructionSet instruction_set_named(const std::string& name);
+
+#if HOARFROST_X86
+template <class Body>
+HOARFROST_AVX2 void run_with_avx2(const Body& body) {
+    body();
+}
+
+template <class Body>
+HOARFROST_AVX512 void run_with_avx512(const Body& body) {
+    body();
+}
+#endif
+
+template <class Body>
+void run_with(InstructionSet instruction_set, const Body& body) {
+#if HOARFROST_X86
+    if (instruction_set == InstructionSet::avx512) return run_with_avx512(body);
+    if (instruction_set == InstructionSet::avx2) return run_with_avx2(body);
+#endif
+    (void)instruction_set;
+    body();
+}
+
+}  // namespace hoarfrost

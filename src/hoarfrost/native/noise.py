@@ -1,0 +1,43 @@
+"""Counter-based noise per (seed, position, token id): a hash, and the standard Gumbel value made of it.
+
+    key  = mix(seed ^ mix(position + 0x9E3779B97F4A7C15))
+    bits = mix(key ^ mix(token_id + 0xD1B54A32D192ED03))
+    u    = ((bits >> 11) + 0.5) * 2^-53, at most 1 - 2^-53
+    g    = float32(-log(-log(u))), the logarithms in float64
+
+with all integers modulo 2^64 and `mix` the finaliser of splitmix64 (Steele, Lea, Flood 2014). The values do not depend on the machine.
+Seeds and positions may be any Python integers; they count modulo 2^64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hoarfrost import _native
+from hoarfrost.errors import InvalidInput
+
+_ALL_BITS = 2**64 - 1
+
+
+def noise_bits(seed: int, position: int, token_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The 64 hash bits of each of `token_ids` int64 [m]: uint64 [m]."""
+    return _native.noise_bits(seed & _ALL_BITS, position & _ALL_BITS, _checked(token_ids))
+
+
+def gumbel_noise(seed: int, position: int, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The standard Gumbel value of each of `token_ids` int64 [m]: float32 [m]."""
+    return _native.gumbel_noise(seed & _ALL_BITS, position & _ALL_BITS, _checked(token_ids))
+
+
+def gumbel_noise_range(seed: int, position: int, vocab_size: int) -> NDArray[np.float32]:
+    """The standard Gumbel values of the token ids 0 .. vocab_size - 1: float32 [vocab_size]."""
+    if vocab_size < 0:
+        raise InvalidInput(f"vocab_size is {vocab_size}; it must be 0 or more.")
+    return _native.gumbel_noise_range(seed & _ALL_BITS, position & _ALL_BITS, vocab_size)
+
+
+def _checked(token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    if token_ids.dtype != np.int64 or token_ids.ndim != 1:
+        raise InvalidInput(f"token_ids is {token_ids.dtype} of shape {token_ids.shape}; noise takes int64 of one dimension.")
+    return np.ascontiguousarray(token_ids)

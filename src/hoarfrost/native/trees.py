@@ -1,0 +1,90 @@
+"""Best-first growth of draft trees (DDTree, arXiv 2604.12989, section 3), from sorted candidates or straight from logits on the CPU.
+
+Nodes come in the order of falling cumulative log-probability (float64 sum of float32 values); among equals the shallower depth, then the
+lower parent row, then the better rank comes first. A candidate of probability 0 never becomes a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hoarfrost import _native
+from hoarfrost.errors import InvalidInput
+from hoarfrost.native.top_k import can_read
+
+_NO_LIMIT = 2**62
+
+
+class TreeBatch(NamedTuple):
+    """S trees in arrays with room for R rows each; tree i fills its first `num_rows[i]` rows, what follows is undefined.
+
+    token_ids int64 [S, R]; parents, depths int32 [S, R]; ancestors uint64 [S, R, ceil(R / 64)]. `needs_more[i]`: tree i is unfinished,
+    since its next node may be a candidate that was not given.
+    """
+
+    token_ids: NDArray[np.int64]
+    parents: NDArray[np.int32]
+    depths: NDArray[np.int32]
+    ancestors: NDArray[np.uint64]
+    num_rows: list[int]
+    needs_more: list[bool]
+
+
+def build_trees(
+    log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_ids: Sequence[int], budget: int, *, has_more: bool
+) -> TreeBatch:
+    """Grows one tree of at most `budget` nodes per sequence from its candidates.
+
+    Args:
+        log_probs: float32 [S, L, K], each row falling, no NaN.
+        token_ids: int64 [S, L, K], the tokens of `log_probs`.
+        bonus_token_ids: S roots.
+        has_more: whether the vocabulary goes on behind rank K, at no higher log-probabilities.
+    """
+    for name, array, dtype in (("log_probs", log_probs, np.float32), ("token_ids", token_ids, np.int64)):
+        if array.dtype != dtype or array.ndim != 3 or not array.flags.c_contiguous:
+            raise InvalidInput(f"{name} is {array.dtype} of shape {array.shape}; it must be contiguous {np.dtype(dtype)} [S, L, K].")
+    _check_roots(bonus_token_ids, log_probs.shape[0], budget)
+    return TreeBatch(*_native.build_trees(log_probs, token_ids, list(bonus_token_ids), budget, has_more))
+
+
+def build_trees_from_logits(
+    logits: Sequence[Tensor], bonus_token_ids: Sequence[int], budget: int, *, max_width: int | None = None
+) -> TreeBatch:
+    """Grows one tree of at most `budget` nodes per sequence, reading its logits only as far as the tree asks.
+
+    A row is read once, when a node first leads to its depth; of each row only as many of the best candidates are sorted out as are needed,
+    at most `max_width`. The result is that of `build_trees` with all candidates given; every tree is finished.
+
+    Args:
+        logits: S tensors [L, V] as `can_read` wants them, of one dtype.
+        bonus_token_ids: S roots.
+
+    Raises:
+        InvalidInput: also where a row that was read holds NaN or +inf.
+    """
+    _check_roots(bonus_token_ids, len(logits), budget)
+    dtypes = {one.dtype for one in logits}
+    if len(dtypes) > 1 or not all(can_read(one) for one in logits):
+        raise InvalidInput("The kernel takes logits of one dtype, float32 or bfloat16, on the CPU, with the entries of a row side by side.")
+    width = _NO_LIMIT if max_width is None else max_width
+    try:
+        if torch.bfloat16 in dtypes:
+            bits = [one.detach().view(torch.uint16).numpy() for one in logits]
+            return TreeBatch(*_native.build_trees_from_bfloat16(bits, list(bonus_token_ids), budget, width))
+        return TreeBatch(*_native.build_trees_from_logits([one.detach().numpy() for one in logits], list(bonus_token_ids), budget, width))
+    except ValueError as error:
+        raise InvalidInput(f"{error} Check the drafter's weights, or load it in a wider dtype.") from error
+
+
+def _check_roots(bonus_token_ids: Sequence[int], num_trees: int, budget: int) -> None:
+    if len(bonus_token_ids) != num_trees:
+        raise InvalidInput(f"There are {len(bonus_token_ids)} bonus tokens for {num_trees} sequences; each needs one.")
+    if budget < 0:
+        raise InvalidInput(f"The budget is {budget}; it must be 0 or more.")
