@@ -15,6 +15,11 @@ from hoarfrost.errors import InvalidInput
 FULL, SLIDING = "full_attention", "sliding_attention"
 # The others rescale their frequencies with the length of the call, so context keys could not be cached for good.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+COUNTS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+    "max_position_embeddings", "num_target_layers", "sliding_window",
+)  # fmt: skip
+FACTORS = ("rms_norm_eps", "input_embedding_scale", "output_multiplier", "final_logit_softcapping")
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "mask_token_id")
 OPTIONAL_PLAIN = (
     "max_position_embeddings", "rms_norm_eps", "attention_bias", "num_target_layers", "is_causal",
@@ -55,13 +60,14 @@ class DFlashConfig:
     def __post_init__(self) -> None:
         if not self.layer_types:
             object.__setattr__(self, "layer_types", (FULL,) * self.num_hidden_layers)
+        _check_types(vars(self))
         _check_sizes(self)
         _check_attention(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DFlashConfig:
         """Reads the parsed `config.json`. Raises `InvalidInput` with the key at fault."""
-        nested = values.get("dflash_config") or {}
+        nested = values.get("dflash_config") or {}  # a null in there is no value: the top level decides
         found = {**values, **{key: value for key, value in nested.items() if value is not None}}
         missing = [key for key in REQUIRED if found.get(key) is None]
         if missing:
@@ -70,7 +76,10 @@ class DFlashConfig:
                 "take a released DFlash checkpoint, or add the keys."
             )
         if found.get("hidden_act", "silu") != "silu":
-            raise InvalidInput(f"The drafter's hidden_act is {found['hidden_act']!r}; DFlash drafters use 'silu', and nothing else is supported.")
+            raise InvalidInput(
+                f"The drafter's hidden_act is {found['hidden_act']!r}; DFlash drafters use 'silu', and nothing else is supported."
+            )
+        _check_types(found)
         heads = found["num_attention_heads"]
         optional = {key: found[key] for key in OPTIONAL_PLAIN if found.get(key) is not None}
         return cls(
@@ -162,32 +171,46 @@ def _rope_parameters(found: Mapping[str, Any]) -> dict[str, Any]:
     return rope
 
 
+def _check_types(found: Mapping[str, Any]) -> None:
+    """Checks single values, before anything is computed from them. None is left to the defaults."""
+    given = {key: value for key, value in found.items() if value is not None}
+    for key in COUNTS:
+        if not isinstance(given.get(key, 1), int) or given.get(key, 1) < 1:
+            raise InvalidInput(f"The drafter's {key} is {given[key]!r}; it must be a whole number above 0.")
+    for key in ("mask_token_id", "block_size"):
+        if not isinstance(given.get(key, 0), int):
+            raise InvalidInput(f"The drafter's {key} is {given[key]!r}; it must be a whole number.")
+    for key in FACTORS:
+        if not isinstance(given.get(key, 1), (int, float)):
+            raise InvalidInput(f"The drafter's {key} is {given[key]!r}; it must be a number.")
+    for key, kind in (("target_layer_ids", int), ("layer_types", str)):
+        entries = given.get(key, ())
+        if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, kind) for entry in entries):
+            raise InvalidInput(f"The drafter's {key} is {entries!r}; it must be a list of {kind.__name__} values.")
+
+
 def _check_sizes(config: DFlashConfig) -> None:
-    counts = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
-    for name in counts:
-        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
-            raise InvalidInput(f"The drafter's {name} is {getattr(config, name)!r}; it must be a whole number above 0.")
     if config.num_attention_heads % config.num_key_value_heads:
         raise InvalidInput(
             f"The drafter's {config.num_attention_heads} attention heads cannot share {config.num_key_value_heads} key/value heads evenly."
         )
     if config.head_dim % 2:
         raise InvalidInput(f"The drafter's head_dim is {config.head_dim}; rotary positions need an even one.")
-    if not isinstance(config.block_size, int) or config.block_size < 2:
-        raise InvalidInput(f"The drafter's block_size is {config.block_size!r}; a block holds the bonus token and at least one guess.")
+    if config.block_size < 2:
+        raise InvalidInput(f"The drafter's block_size is {config.block_size}; a block holds the bonus token and at least one guess.")
     if not 0 <= config.mask_token_id < config.vocab_size:
         raise InvalidInput(
-            f"The drafter's mask_token_id is {config.mask_token_id} and its vocabulary has {config.vocab_size} tokens; the mask must be one of them. "
-            "(Very early checkpoints expect a mask token to be added to the tokenizer; take a later release.)"
+            f"The drafter's mask_token_id is {config.mask_token_id} and its vocabulary has {config.vocab_size} tokens; the mask must be "
+            "one of them. (Very early checkpoints expect a mask token to be added to the tokenizer; take a later release.)"
         )
     if not config.target_layer_ids or min(config.target_layer_ids) < 0:
-        raise InvalidInput(f"The drafter's target_layer_ids are {list(config.target_layer_ids)}; give layers of the target, counted from 0.")
+        raise InvalidInput(
+            f"The drafter's target_layer_ids are {list(config.target_layer_ids)}; give layers of the target, counted from 0."
+        )
 
 
 def _check_attention(config: DFlashConfig) -> None:
     if len(config.layer_types) != config.num_hidden_layers or set(config.layer_types) - {FULL, SLIDING}:
         raise InvalidInput(
-            f"The drafter's layer_types are {list(config.layer_types)}; {config.num_hidden_layers} entries of {FULL} or {SLIDING} are expected."
+            f"The drafter's layer_types are {list(config.layer_types)}; it needs {config.num_hidden_layers} of {FULL} or {SLIDING}."
         )
-    if config.sliding_window is not None and config.sliding_window < 1:
-        raise InvalidInput(f"The drafter's sliding_window is {config.sliding_window}; it must be a whole number above 0, or null.")

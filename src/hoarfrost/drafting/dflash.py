@@ -1,41 +1,152 @@
-"""SKELETON (being written): the DFlash drafter network. The signatures below are what the trainer may rely on."""
+"""The DFlash drafter (arXiv 2602.06036): one pass over a block of masks gives the marginals of the next tokens.
+
+Per sequence, a `DenseStore` keeps the context's keys and values for all drafter layers. A round appends the block's own rows behind them,
+attends, and drops them again: the bonus token enters as an embedding only, and becomes context when the target has committed it.
+
+All sequences share every matrix product; attention runs per sequence, over its own store. The weights are fused when the drafter is built
+(see `network`), so a drafter is a snapshot of the model it was built from.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from hoarfrost.drafting.config import DFlashConfig
+from hoarfrost.cache import DenseStore
+from hoarfrost.cache.store import Visibility
+from hoarfrost.drafting.config import DFlashConfig
+from hoarfrost.drafting.network import (
+    Attend,
+    DFlashModel,
+    context_keys_values,
+    fuse_features,
+    head_logits,
+    run_layer,
+    scale_embeddings,
+)
+from hoarfrost.drafting.protocol import DraftState
+from hoarfrost.native.linear import fastest_product
+from hoarfrost.tree import Marginals
+
+__all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]
 
 
-class DFlashModel(nn.Module):
-    """The DFlash network with exactly the released tensor names (fc, hidden_norm, layers.{i}..., norm); no embedding, no head.
+class BorrowedTarget(Protocol):
+    """What a DFlash drafter uses of its target."""
 
-    Training in one pass over many anchors (leading batch dimensions are optional everywhere, written `...`):
+    embed: nn.Embedding
+    head: nn.Module
+    name: str
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    dtype: torch.dtype
+    device: torch.device
 
-        context = model.context_features(taps)                                  # [..., T, n_feat*H] -> h_ctx [..., T, H]
-        hidden = model.block_hidden(embeddings, positions, context, context_positions, visible)   # -> [..., N, H], after the final norm
-        logits = model.output_logits(hidden_of_slots_1_to_b_minus_1, head)      # multiplier and soft cap included
 
-    with embeddings = model.scale_embeddings(target.embed(ids)).
-    """
+class DFlashState:
+    """The context of one sequence: keys and values of every committed row."""
 
-    config: DFlashConfig
+    def __init__(self, store: DenseStore) -> None:
+        self.store = store
 
-    def context_features(self, taps: Tensor) -> Tensor:
-        """h_ctx [..., T, H] of the concatenated target features `taps [..., T, n_feat*H]` (fc, then hidden_norm)."""
-        raise NotImplementedError
+    def __len__(self) -> int:
+        return self.store.length
 
-    def block_hidden(
-        self, block_embeddings: Tensor, block_positions: Tensor, context: Tensor, context_positions: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
-        """Final hidden states [..., N, H] of N block rows (any number of blocks side by side).
 
-        block_embeddings [..., N, H]; block_positions int64 [..., N]; context [..., T, H] from `context_features`; context_positions
-        int64 [..., T]; visible bool, broadcastable to [..., N, T + N]: row i may see key j, keys being context rows followed by block rows
-        (None: all of them). It says what *blocks* may see (context strictly before the anchor, and the own block, whole); what a *layer*
-        hides on top of that (sliding window, causality within the block) the model adds itself from the positions.
-        """
-        raise NotImplementedError
+class DFlashDrafter:
+    """Implements `Drafter`. The mask token is never guessed: its logit is set to -inf, which costs one write per row."""
+
+    def __init__(self, model: DFlashModel, target: BorrowedTarget, name: str = "dflash") -> None:
+        self.config, self.name = model.config, name
+        self.horizon = model.config.block_size - 1
+        self.taps = model.config.target_layer_ids
+        self._target = target
+        self._angles = model.angles
+        with torch.no_grad():
+            self._weights = model.weights(fastest_product)
+        self._offsets = torch.arange(model.config.block_size, device=self._weights.norm.device)
+        self._visible = [self._visibility(layer) for layer in range(model.config.num_hidden_layers)]
+
+    def new_state(self, capacity: int = 256) -> DFlashState:
+        """An empty state; `capacity` is rounded up to leave room for the block's own rows."""
+        config, norm = self.config, self._weights.norm
+        return DFlashState(
+            DenseStore(
+                config.num_hidden_layers,
+                config.num_key_value_heads,
+                config.head_dim,
+                dtype=norm.dtype,
+                device=norm.device,
+                capacity=capacity + config.block_size,
+            )
+        )
+
+    @torch.inference_mode()
+    def extend(self, states: Sequence[DraftState], features: Sequence[Tensor]) -> None:
+        """Adds committed rows to the contexts: `features[i] [m_i, n_feat * H]` are the tapped outputs from `len(states[i])` on."""
+        stores = [cast(DFlashState, state).store for state in states]
+        counts = [part.shape[0] for part in features]
+        taps = torch.cat(list(features)) if len(features) > 1 else features[0]
+        context = fuse_features(self.config, self._weights.fusion, self._weights.context_norm, taps)
+        spans = [torch.arange(store.length, store.length + count, device=taps.device) for store, count in zip(stores, counts, strict=True)]
+        tables = self._angles.tables(torch.cat(spans), context.dtype)
+        keys, values = (part.permute(1, 2, 0, 3) for part in context_keys_values(self.config, self._weights, context, tables))
+        start = 0
+        for store, count in zip(stores, counts, strict=True):
+            for layer in range(self.config.num_hidden_layers):
+                store.append(layer, keys[layer, :, start : start + count], values[layer, :, start : start + count])
+            store.commit(range(count))
+            start += count
+
+    @torch.inference_mode()
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
+        """Marginals `[block_size - 1, V]` for each state; the bonus token stands at `len(state)`. The contexts stay as they are."""
+        config = self.config
+        stores = [cast(DFlashState, state).store for state in states]
+        starts = torch.tensor([[store.length] for store in stores], device=self._offsets.device)
+        tables = self._angles.tables((starts + self._offsets).flatten(), self._weights.norm.dtype)
+        hidden = self._embed_blocks(bonus_token_ids)
+        for index, layer in enumerate(self._weights.layers):
+            hidden = run_layer(config, layer, hidden, tables, self._attend(index, stores))
+        for store in stores:
+            store.commit([])
+        guessing = hidden.view(len(stores), config.block_size, -1)[:, 1:]
+        normed = torch.nn.functional.rms_norm(guessing, self._weights.norm.shape, self._weights.norm, config.rms_norm_eps)
+        logits = head_logits(config, normed, self._target.head)
+        logits[..., config.mask_token_id] = float("-inf")
+        return [Marginals(logits=rows) for rows in logits]
+
+    def _embed_blocks(self, bonus_token_ids: Sequence[int]) -> Tensor:
+        """Embeddings `[S * b, H]` of one block per sequence: its bonus token, then masks."""
+        device = self._offsets.device
+        token_ids = torch.full((len(bonus_token_ids), self.config.block_size), self.config.mask_token_id, device=device)
+        token_ids[:, 0] = torch.tensor(bonus_token_ids, device=device)
+        return scale_embeddings(self.config, self._target.embed(token_ids.flatten()))
+
+    def _attend(self, layer: int, stores: Sequence[DenseStore]) -> Attend:
+        """Attention of all blocks in `layer`, each over its own store, to which it adds the block's keys and values."""
+        size, visible = self.config.block_size, self._visible[layer]
+        window, scale = self.config.window_of(layer), self.config.head_dim**-0.5
+
+        def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            mixed = []
+            for index, store in enumerate(stores):
+                rows = slice(index * size, (index + 1) * size)
+                store.append(layer, keys[rows].transpose(0, 1), values[rows].transpose(0, 1))
+                mixed.append(store.attend(layer, queries[rows].transpose(0, 1), visible, scale=scale, window=window))
+            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+        return attend
+
+    def _visibility(self, layer: int) -> Visibility:
+        """Which slots of a block see each other. A symmetric window hides later slots too, where it is narrower than the block."""
+        window = self.config.window_of(layer)
+        if self.config.is_causal_in(layer):
+            return "causal"
+        if window is None or window >= self.config.block_size:
+            return "all"
+        return (self._offsets[:, None] - self._offsets).abs() < window

@@ -1,0 +1,155 @@
+"""Reads and writes DFlash drafters in the released layout: one folder with `config.json` and safetensors, nothing executable.
+
+Released checkpoints carry neither embedding nor head, for the drafter borrows the target's. An `embed_tokens.weight` or `lm_head.weight`
+that is there all the same is accepted if it equals the target's, which proves that the two belong together, and left out; any other is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hoarfrost.drafting.config import DFlashConfig
+from hoarfrost.drafting.dflash import BorrowedTarget, DFlashDrafter
+from hoarfrost.drafting.foreign import refuse_foreign
+from hoarfrost.drafting.network import DFlashModel
+from hoarfrost.errors import InvalidInput
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LISTED = 4
+
+
+def read_config(folder: str | Path) -> DFlashConfig:
+    """The configuration in `folder`. Raises `InvalidInput` if it is missing, unreadable or of another convention."""
+    values = _read_json(Path(folder))
+    refuse_foreign(values, (), str(folder))
+    return DFlashConfig.from_json(values)
+
+
+def load_drafter(source: str | Path, target: BorrowedTarget) -> DFlashDrafter:
+    """Loads a drafter from a folder or a hub id, in the target's dtype and on its device.
+
+    Raises `InvalidInput` if nothing is found, if the checkpoint is of another convention or damaged, or if it does not fit the target.
+    """
+    folder = find_folder(source)
+    values = _read_json(folder)
+    with ExitStack() as stack:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise InvalidInput(f"{source} holds no .safetensors file; weights in other formats are not read. Convert them first.")
+        tensors = {name: handle for path in files for handle in [_open(stack, path, target.device)] for name in handle.keys()}  # noqa: SIM118
+        refuse_foreign(values, tensors.keys(), str(source))
+        config = DFlashConfig.from_json(values)
+        check_fit(config, target, str(source))
+        model = load_model(config, tensors, target, str(source))
+    return DFlashDrafter(model, target, name=str(source))
+
+
+def save_drafter(model: DFlashModel, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes `model` in the released layout; each file is complete or absent, and the configuration comes last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in model.state_dict().items()}
+    temporary = folder / f"{WEIGHTS}.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, folder / WEIGHTS)
+    temporary = folder / f"{CONFIG}.tmp"
+    description = {**model.config.to_json(), "dtype": str(dtype).removeprefix("torch.")}
+    temporary.write_text(json.dumps(description, indent=2) + "\n")
+    os.replace(temporary, folder / CONFIG)
+
+
+def find_folder(source: str | Path) -> Path:
+    """The folder of a checkpoint: `source` itself, or a snapshot of that hub id (safetensors and JSON files only)."""
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists():
+        raise InvalidInput(f"{source} is a file; give the folder that holds the drafter's config.json and .safetensors, or a hub id.")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["*.safetensors", "*.json"]))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidInput(f"No drafter {str(source)!r}: it is no folder, and the Hugging Face hub did not give it ({reason})") from None
+
+
+def check_fit(config: DFlashConfig, target: BorrowedTarget, where: str) -> None:
+    """Raises `InvalidInput` with both numbers if a drafter was made for another target."""
+    facts: tuple[tuple[str, int | None, int], ...] = (
+        ("a hidden size of", config.hidden_size, target.hidden_size),
+        ("a target of this many layers:", config.num_target_layers, target.num_layers),
+        ("a vocabulary of", config.vocab_size, target.vocab_size),
+    )
+    for what, expected, found in facts:
+        if expected is not None and expected != found:
+            raise InvalidInput(f"{where} does not fit {target.name}: it was made for {what} {expected}, and the target's is {found}.")
+    deepest = max(config.target_layer_ids)
+    if deepest >= target.num_layers:
+        raise InvalidInput(
+            f"{where} does not fit {target.name}: it reads layer {deepest} (counted from 0), and the target has {target.num_layers} layers."
+        )
+
+
+def load_model(config: DFlashConfig, tensors: Mapping[str, Any], target: BorrowedTarget, where: str) -> DFlashModel:
+    """A network with the tensors of the safetensors handles `tensors` (by name), in the target's dtype."""
+    with torch.device("meta"):
+        model = DFlashModel(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: tuple(handle.get_slice(name).get_shape()) for name, handle in tensors.items()}
+    borrowed = {"embed_tokens.weight": target.embed, "lm_head.weight": target.head}
+    _check_tensors(expected, {name: shape for name, shape in shapes.items() if name not in borrowed}, where)
+    for name in borrowed.keys() & tensors.keys():
+        own = getattr(borrowed[name], "weight", None)
+        if not isinstance(own, Tensor) or own.shape != shapes[name] or not torch.equal(tensors[name].get_tensor(name).to(own.dtype), own):
+            raise InvalidInput(f"{where} carries its own {name}, which is not {target.name}'s; a DFlash drafter must use the target's.")
+    loaded = {name: tensors[name].get_tensor(name).to(target.dtype) for name in expected}
+    model.load_state_dict(loaded, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:
+    faults = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of the wrong shape": [
+            f"{name} {list(found[name])} instead of {list(shape)}" for name, shape in expected.items() if found.get(name, shape) != shape
+        ],
+    }
+    told = [f"{kind}: {', '.join(names[:LISTED])}{_rest(names)}" for kind, names in faults.items() if names]
+    if told:
+        raise InvalidInput(f"{where} is not the DFlash drafter its config.json describes; tensors {'; '.join(told)}.")
+
+
+def _rest(names: list[str]) -> str:
+    return f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InvalidInput(f"{folder} holds no {CONFIG}; a drafter's folder has one beside its .safetensors.") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON ({error}); fetch the checkpoint again.") from None
+    if not isinstance(values, dict):
+        raise InvalidInput(f"{path} holds no JSON object; fetch the checkpoint again.")
+    return values
+
+
+def _open(stack: ExitStack, path: Path, device: torch.device) -> Any:
+    try:
+        return stack.enter_context(safe_open(path, framework="pt", device=str(device)))
+    except (OSError, SafetensorError) as error:
+        raise InvalidInput(f"{path} is not a whole safetensors file ({error}); fetch the checkpoint again.") from None
