@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+from hoarfrost.target import Target
+from hoarfrost.tree import Marginals
 
 
 def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -11,3 +17,49 @@ def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor,
     keys, values = (x.double().repeat_interleave(group, 0) for x in (keys, values))
     scores = (queries.double() @ keys.transpose(1, 2) * scale).masked_fill(~mask, float("-inf"))
     return (scores.softmax(-1) @ values).transpose(0, 1)
+
+
+class ToldDraftState:
+    """Counts the rows that a drafter was given, as every draft state does."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+
+class RandomDrafter:
+    """A drafter of random guesses, or (`told`) of the right ones; it checks what the engine promises every drafter.
+
+    `told` is the whole sequence, prompt included. Guesses depend on the position only, so that runs can be compared.
+    """
+
+    name, horizon, taps = "random", 6, (0, 2)
+
+    def __init__(self, vocab_size: int, num_features: int, told: list[int] | None) -> None:
+        self.vocab_size, self.num_features, self.told = vocab_size, num_features, told
+
+    def new_state(self, capacity: int = 256) -> ToldDraftState:
+        return ToldDraftState()
+
+    def extend(self, states: Sequence[ToldDraftState], features: Sequence[Tensor]) -> None:
+        for state, part in zip(states, features, strict=True):
+            assert part.shape[1] == self.num_features
+            state.num_rows += len(part)
+
+    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
+        assert len(states) == len(bonus_token_ids)
+        return [self._guess(len(state), bonus) for state, bonus in zip(states, bonus_token_ids, strict=True)]
+
+    def _guess(self, position: int, bonus: int) -> Marginals:
+        logits = torch.randn(self.horizon, self.vocab_size, generator=torch.Generator().manual_seed(position))
+        if self.told is not None:
+            assert self.told[position] == bonus, "the bonus token stands right behind the committed rows"
+            for depth, token in enumerate(self.told[position + 1 : position + 1 + self.horizon]):
+                logits[depth, token] += 20
+        return Marginals(logits)
+
+
+def random_drafter(target: Target, told: list[int] | None = None) -> RandomDrafter:
+    return RandomDrafter(target.vocab_size, len(RandomDrafter.taps) * target.hidden_size, told)

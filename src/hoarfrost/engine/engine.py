@@ -29,7 +29,7 @@ class Engine:
 
     def __init__(self, target: Target, drafter: Drafter | None = None, tree: TreeConfig | None = None, max_batch_size: int = 32) -> None:
         self.target, self.drafter, self.max_batch_size = target, drafter, max_batch_size
-        self.tree = tree or (TreeConfig() if drafter else TreeConfig.autoregressive())
+        self.tree = tree or (TreeConfig() if drafter is not None else TreeConfig.autoregressive())
 
     @classmethod
     def load(
@@ -131,7 +131,7 @@ class Engine:
             prompt_ids=prompt_ids,
             params=params,
             store=self.target.new_store(capacity),
-            draft_state=self.drafter.new_state(capacity) if self.drafter and drafting else None,
+            draft_state=self.drafter.new_state(capacity) if self.drafter is not None and drafting else None,
             chooser=Chooser(params, self.target.eos_token_ids),
             stop_checker=StopChecker(params, self.target.eos_token_ids, Detokenizer(self.tokenizer)),
             statistics=Statistics(num_prompt_tokens=len(prompt_ids)),

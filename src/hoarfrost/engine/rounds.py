@@ -39,7 +39,7 @@ class DecodingLoop:
             chunk = prompt[start : start + PREFILL_CHUNK]
             hidden, features = self.target.forward(PackedRows.from_chunk(sequence.store, chunk, self.target.device), self._taps)
             sequence.store.commit(range(len(chunk)))
-            if self.drafter and sequence.draft_state and features is not None:
+            if self.drafter is not None and sequence.draft_state is not None and features is not None:
                 self.drafter.extend([sequence.draft_state], [features])
         token_id = sequence.chooser.choose(self.target.logits(hidden[-1:])[0], len(prompt), 0)
         piece = sequence.emit([token_id], 0)
@@ -58,7 +58,7 @@ class DecodingLoop:
         hidden, features = self.target.forward(PackedRows.from_trees(stores, trees, self.target.device), self._taps)
         logits = self.target.logits(hidden)
         pieces, kept = self._walk(sequences, trees, logits, clock)
-        if self.drafter and features is not None:
+        if self.drafter is not None and features is not None:
             self._extend(self.drafter, sequences, features, kept)
             clock.lap("draft")
         for sequence in sequences:

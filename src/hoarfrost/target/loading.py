@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
+from hoarfrost.native.linear import pack_linears
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
@@ -36,7 +37,7 @@ def pick_device(name: str) -> torch.device:
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -56,7 +57,7 @@ def load_config(name: str) -> PreTrainedConfig:
     """The configuration of a folder, an alias or a hub id, if this project can serve the model exactly."""
     path = locate(name)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         shipped = ", ".join(SHIPPED)
         raise InvalidInput(
@@ -94,13 +95,14 @@ def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: 
     """Loads the weights with the packed attention in place, ready for inference."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             locate(name), config=config, dtype=dtype, attn_implementation=ATTENTION_NAME, use_safetensors=True
         )
     except OSError as error:
         raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
-    model = model.to(device).eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
     use_fused_norms(model)
+    pack_linears(model)
     return model
 
 

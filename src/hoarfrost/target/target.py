@@ -8,7 +8,7 @@ and the head runs over the rows that somebody reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,8 @@ class Target:
         self.max_positions: int = config.max_position_embeddings
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.embed: nn.Embedding = model.get_input_embeddings()
-        self.head: nn.Module = model.get_output_embeddings()
+        self.embed = cast(nn.Embedding, model.get_input_embeddings())
+        self.head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
         self.device: torch.device = self.embed.weight.device
         self.dtype: torch.dtype = self.embed.weight.dtype
         self.eos_token_ids = end_token_ids(model, tokenizer)

@@ -1,0 +1,107 @@
+"""Exactness: whatever the tree, the budget, the drafter, the batch and the chunking, the tokens are those of plain decoding.
+
+A difference would be excused only where plain decoding's own two best choices lie within 1e-4 of each other (`reference.is_near_tie`); these
+random models have none, and the tests say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ARCHITECTURES
+from reference import random_drafter
+from transformers import AutoModelForCausalLM
+
+from hoarfrost import Engine, SamplingParams, TreeConfig
+from hoarfrost.engine import rounds
+
+PROMPTS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77], list(range(60, 100)), [5, 5, 5, 5, 5]]
+SETTINGS = [
+    SamplingParams(max_new_tokens=24, ignore_eos=True),
+    SamplingParams(max_new_tokens=24, ignore_eos=True, temperature=0.7, top_p=0.9, seed=3),
+    SamplingParams(max_new_tokens=24, ignore_eos=True, temperature=1.0, seed=4),
+    SamplingParams(max_new_tokens=24, ignore_eos=True, temperature=1.0, top_k=20, min_p=0.02, seed=5),
+]
+TREES = [TreeConfig(budget=budget) for budget in (1, 8, 15, 32, 64)] + [TreeConfig.chain()]
+
+
+def load(folder: str, **options: object) -> Engine:
+    engine = Engine.load(folder, dtype="float32", device="cpu", **options)
+    engine.drafter = random_drafter(engine.target)
+    return engine
+
+
+def tokens_of(engine: Engine, prompts: list[list[int]], params: SamplingParams, tree: TreeConfig) -> list[list[int]]:
+    return [completion.token_ids for completion in engine.generate(prompts, params, tree=tree)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_plain_decoding_is_transformers_greedy(architecture: str, model_folder: Callable[[str], str]) -> None:
+    folder = model_folder(architecture)
+    engine = load(folder)
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for prompt in PROMPTS:
+        ours = engine.generate([prompt], SETTINGS[0], tree=TreeConfig.autoregressive())[0].token_ids
+        theirs = stock.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert ours == theirs[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
+def test_trees_and_batches_equal_plain_decoding(architecture: str, params: SamplingParams, model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder(architecture))
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS]
+    assert tokens_of(engine, PROMPTS, params, TreeConfig.autoregressive()) == expected, "batched plain decoding"
+    for tree in TREES:
+        assert tokens_of(engine, PROMPTS, params, tree) == expected, f"batched, {tree}"
+    for prompt, tokens in zip(PROMPTS[:2], expected, strict=False):
+        assert tokens_of(engine, [prompt], params, TREES[1]) == [tokens], "one at a time"
+
+
+def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str]) -> None:
+    """With guesses that are the target's own choices every round ends at the horizon, and the tokens stay the same."""
+    engine = load(model_folder("qwen3"))
+    params = SETTINGS[2]
+    expected = tokens_of(engine, PROMPTS[:1], params, TreeConfig.autoregressive())
+    engine.drafter = random_drafter(engine.target, told=PROMPTS[0] + expected[0])
+    for tree in (TreeConfig(budget=8), TreeConfig.chain()):
+        completion = engine.generate(PROMPTS[:1], params, tree=tree)[0]
+        assert completion.token_ids == expected[0]
+        assert completion.statistics.tau > 4
+
+
+def test_mixed_params_and_refill_do_not_touch_each_other(model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder("qwen3"), max_batch_size=2)
+    each = [SETTINGS[index % len(SETTINGS)] for index in range(len(PROMPTS))]
+    alone = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt, params in zip(PROMPTS, each, strict=True)]
+    together = engine.generate(PROMPTS, each, tree=TreeConfig(budget=12))
+    assert [completion.token_ids for completion in together] == alone
+
+
+def test_chunking_of_the_prompt_changes_nothing(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load(model_folder("llama"))
+    whole = tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8))
+    monkeypatch.setattr(rounds, "PREFILL_CHUNK", 7)
+    assert tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8)) == whole
+
+
+def test_stream_is_generate_piece_by_piece(model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder("qwen3"))
+    completion = engine.generate([PROMPTS[0]], SETTINGS[1], tree=TreeConfig(budget=8))[0]
+    pieces = list(engine.stream(PROMPTS[0], SETTINGS[1], tree=TreeConfig(budget=8)))
+    assert [token for piece in pieces for token in piece.token_ids] == completion.token_ids
+    assert "".join(piece.text for piece in pieces) == completion.text
+    assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish_reason == completion.finish_reason == "length"
+    assert all(0 <= piece.num_from_tree <= len(piece.token_ids) for piece in pieces)
+
+
+def test_the_context_limit_ends_the_answer(model_folder: Callable[[str], str], tmp_path: Path) -> None:
+    engine = load(model_folder("qwen3"))
+    prompt = [20] * (engine.target.max_positions - 5)
+    completion = engine.generate([prompt], SamplingParams(max_new_tokens=50, ignore_eos=True), tree=TreeConfig(budget=16))[0]
+    assert len(completion.token_ids) == 5
+    assert completion.finish_reason == "length"
