@@ -27,10 +27,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 from hoarfrost.training.checkpoint import load_checkpoint, save_checkpoint
 from hoarfrost.training.optimizers import muon_and_adamw, warmup_stable_decay
 
-TOKENS_PER_STEP = 4096
 MICRO_BATCH_TOKENS = 4096
 NUM_LAYERS = 8
 MUON_LR, ADAMW_LR = 0.02, 0.003
+DECAY_SHARE = 0.5  # of the steps: with so few tokens the rate has to fall early
 
 MIX = {
     "gsm8k": 0.24,
@@ -46,18 +46,24 @@ MIX = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training: `lengths` maps a window length to its share of the tokens, `retrieval` is the synthetic share."""
+    """One stretch of training: `lengths` maps a window length to its share of the steps, `retrieval` is the synthetic share of the windows."""
 
     num_layers: int
     num_tokens: int
+    tokens_per_step: int
     lengths: dict[int, float]
     retrieval: float
 
+    @property
+    def num_steps(self) -> int:
+        return self.num_tokens // self.tokens_per_step
+
 
 STAGES = (
-    Stage(num_layers=4, num_tokens=700_000, lengths={512: 1.0}, retrieval=0.05),
-    Stage(num_layers=8, num_tokens=1_000_000, lengths={512: 1.0}, retrieval=0.15),
-    Stage(num_layers=8, num_tokens=600_000, lengths={512: 0.5, 1024: 0.2, 2048: 0.2, 4096: 0.1}, retrieval=0.4),
+    Stage(num_layers=4, num_tokens=700_000, tokens_per_step=4096, lengths={512: 1.0}, retrieval=0.05),
+    Stage(num_layers=8, num_tokens=200_000, tokens_per_step=4096, lengths={512: 1.0}, retrieval=0.15),
+    Stage(num_layers=8, num_tokens=500_000, tokens_per_step=2048, lengths={512: 1.0}, retrieval=0.15),
+    Stage(num_layers=8, num_tokens=400_000, tokens_per_step=2048, lengths={512: 0.5, 1024: 0.25, 2048: 0.15, 4096: 0.1}, retrieval=0.4),
 )
 
 
@@ -114,10 +120,10 @@ class Batches:
 
     def draw(self, stage: Stage, step: int) -> list[Tensor]:
         """The micro-batches of one step, each `[rows, length + 1]`."""
-        rng = random.Random(f"{stage.num_layers}.{stage.retrieval}.{step}")
+        rng = random.Random(f"{stage}.{step}")
         (length,) = rng.choices(list(stage.lengths), list(stage.lengths.values()))
         rows = []
-        for _ in range(TOKENS_PER_STEP // length):
+        for _ in range(max(1, stage.tokens_per_step // length)):
             if rng.random() < stage.retrieval:
                 rows.append(np.asarray(sample(rng, length + 1, self.streams["books"], self.encode)))
             else:
@@ -160,21 +166,21 @@ def train(corpus: Path, out: Path, resume: bool, save_every: int, validate_every
         state = json.loads((checkpoint / "state.json").read_text())
         start_stage, start_step = state["stage"], state["step"]
     out.mkdir(parents=True, exist_ok=True)
-    total_steps = sum(stage.num_tokens // TOKENS_PER_STEP for stage in STAGES)
-    steps_before = sum(stage.num_tokens // TOKENS_PER_STEP for stage in STAGES[:start_stage])
+    total_steps = sum(stage.num_steps for stage in STAGES)
+    steps_before = sum(stage.num_steps for stage in STAGES[:start_stage])
     model = build_model(STAGES[start_stage].num_layers)
+    optimizers = muon_and_adamw(model, muon_lr=MUON_LR, adamw_lr=ADAMW_LR)
+    if resume:
+        load_checkpoint(checkpoint, model, optimizers)
     with (out / "log.jsonl").open("a" if resume else "w") as log:
         for stage_index in range(start_stage, len(STAGES)):
             stage = STAGES[stage_index]
             if stage.num_layers != model.config.num_hidden_layers:
                 model = stacked(model, stage.num_layers)
-            optimizers = muon_and_adamw(model, muon_lr=MUON_LR, adamw_lr=ADAMW_LR)
-            if resume and stage_index == start_stage:
-                load_checkpoint(checkpoint, model, optimizers)
-            num_steps = stage.num_tokens // TOKENS_PER_STEP
-            for step in range(start_step if stage_index == start_stage else 0, num_steps):
+                optimizers = muon_and_adamw(model, muon_lr=MUON_LR, adamw_lr=ADAMW_LR)
+            for step in range(start_step if stage_index == start_stage else 0, stage.num_steps):
                 began = time.perf_counter()
-                factor = warmup_stable_decay(steps_before + step, total_steps)
+                factor = warmup_stable_decay(steps_before + step, total_steps, decay=DECAY_SHARE)
                 for optimizer, rate in zip(optimizers, (MUON_LR, ADAMW_LR), strict=True):
                     for group in optimizer.param_groups:
                         group["lr"] = rate * factor
@@ -189,14 +195,14 @@ def train(corpus: Path, out: Path, resume: bool, save_every: int, validate_every
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 record = {"stage": stage_index, "step": step, "loss": round(loss, 4), "seconds": round(time.perf_counter() - began, 2)}
-                last = step + 1 == num_steps
+                last = step + 1 == stage.num_steps
                 if (step + 1) % validate_every == 0 or last:
                     record["valid"] = {name: round(value, 4) for name, value in validate(model, held_out).items()}
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 if (step + 1) % save_every == 0 or last:
                     save_checkpoint(checkpoint, model, optimizers, {"stage": stage_index, "step": step + 1})
-            steps_before += num_steps
+            steps_before += stage.num_steps
     export(model, corpus, out)
 
 

@@ -24,7 +24,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[1] <= matrices.shape[2]
-    x = matrices if wide else matrices.transpose(1, 2)
+    x: Tensor = matrices if wide else matrices.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
@@ -52,6 +52,7 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), parameters in by_shape.items():
                 updates = []
                 for parameter in parameters:
+                    assert parameter.grad is not None
                     state = self.state[parameter]
                     if "momentum_buffer" not in state:
                         state["momentum_buffer"] = torch.zeros_like(parameter)
@@ -68,7 +69,8 @@ class Muon(torch.optim.Optimizer):
 
 def muon_and_adamw(model: nn.Module, *, muon_lr: float, adamw_lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
     """Splits the trainable parameters of `model`: hidden matrices to Muon; embeddings, heads and vectors to AdamW."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             hidden_matrix = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name

@@ -1,0 +1,72 @@
+"""What the drafter reads of the target: the outputs of the tapped decoder layers, captured as training goes, never written to files.
+
+The decoder stack is run only as deep as the deepest tap. Features of a sequence are the same in every epoch, so they are kept in main
+memory as far as a budget allows. One sequence at a time: its features then depend on nothing else, and a resumed run repeats them exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hoarfrost.errors import InvalidInput
+from hoarfrost.target import Target
+from hoarfrost.target.loading import load_config, load_tokenizer, locate, pick_device, pick_dtype, use_fused_norms
+
+
+def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
+    """The target with its stock attention and plain linear layers: gradients pass its head, and large batches suit it best.
+
+    Raises `InvalidInput` for what cannot be found, is not supported, or has a dtype that cannot be trained with.
+    """
+    place = pick_device(device)
+    chosen = pick_dtype(dtype, place)
+    if chosen == torch.float16:
+        raise InvalidInput("A drafter cannot be trained with a float16 target, whose gradients vanish; use dtype 'bfloat16' or 'float32'.")
+    config = load_config(name)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            locate(name), config=config, dtype=chosen, attn_implementation="sdpa", use_safetensors=True
+        )
+    except OSError as error:
+        raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+    model = model.eval().requires_grad_(False).to(place)
+    use_fused_norms(model)
+    return Target(model, load_tokenizer(name), name)
+
+
+@torch.no_grad()
+def tapped_features(target: Target, token_ids: Sequence[int], taps: Sequence[int]) -> Tensor:
+    """Outputs of the decoder layers `taps` side by side, `[T, len(taps) * H]`; layer l's output is transformers' `hidden_states[l + 1]`."""
+    decoder: Any = target.model.base_model
+    positions = torch.arange(len(token_ids), device=target.device)[None]
+    hidden = decoder.embed_tokens(torch.tensor([list(token_ids)], device=target.device))
+    rotary = decoder.rotary_emb(hidden, position_ids=positions)
+    tapped: dict[int, Tensor] = {}
+    for index, layer in enumerate(decoder.layers[: max(taps) + 1]):
+        hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, position_ids=positions)
+        if index in taps:
+            tapped[index] = hidden[0]
+    return torch.cat([tapped[index] for index in taps], dim=-1)
+
+
+class FeatureCache:
+    """Features by sequence index; remembers the first that come until `budget_bytes` are used."""
+
+    def __init__(self, target: Target, taps: Sequence[int], budget_bytes: int) -> None:
+        self.target, self.taps, self.left_bytes = target, tuple(taps), budget_bytes
+        self._kept: dict[int, Tensor] = {}
+
+    def features(self, index: int, token_ids: Sequence[int]) -> Tensor:
+        """Features `[T, len(taps) * H]` of sequence `index`, on the target's device."""
+        if index in self._kept:
+            return self._kept[index].to(self.target.device)
+        features = tapped_features(self.target, token_ids, self.taps)
+        if features.nbytes <= self.left_bytes:
+            self.left_bytes -= features.nbytes
+            self._kept[index] = features.cpu()
+        return features

@@ -1,0 +1,141 @@
+"""From settings to what a run trains on: the drafter's shape, the token sequences, and their split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hoarfrost.drafting.config import DFlashConfig, default_tap_ids
+from hoarfrost.errors import InvalidInput
+from hoarfrost.target import Target
+from hoarfrost.training.data import TrainingPrompt, TrainingSequence, read_prompts
+from hoarfrost.training.response_file import generate_responses
+from hoarfrost.training.responses import Request
+from hoarfrost.training.settings import DrafterTrainingConfig
+
+MASK_TOKENS = ("<|mask|>", "<|MASK|>", "<mask>", "[MASK]")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Sequences to train on and to validate with; `num_dropped` counts prompts that were too long and responses too short to learn from."""
+
+    train: tuple[TrainingSequence, ...]
+    held_out: tuple[TrainingSequence, ...]
+    num_dropped: int
+
+    @property
+    def num_response_tokens(self) -> int:
+        return sum(len(one.token_ids) - one.num_prompt_tokens for one in self.train + self.held_out)
+
+
+def drafter_config(settings: DrafterTrainingConfig, target: Target) -> DFlashConfig:
+    """A drafter as wide as the target. Raises `InvalidInput` for taps or a mask token that the target does not have."""
+    source = target.model.config
+    return DFlashConfig(
+        hidden_size=source.hidden_size,
+        intermediate_size=source.intermediate_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=source.num_attention_heads,
+        num_key_value_heads=source.num_key_value_heads,
+        head_dim=target.head_dim,
+        vocab_size=target.vocab_size,
+        mask_token_id=mask_token_id(settings, target),
+        target_layer_ids=tap_ids(settings, target.num_layers),
+        num_target_layers=target.num_layers,
+        block_size=settings.block_size,
+        max_position_embeddings=source.max_position_embeddings,
+        rms_norm_eps=source.rms_norm_eps,
+        rope_parameters=dict(source.rope_parameters),
+    )
+
+
+def tap_ids(settings: DrafterTrainingConfig, num_layers: int) -> tuple[int, ...]:
+    given = settings.target_layer_ids
+    ids = tuple(sorted(set(default_tap_ids(num_layers, settings.num_taps) if given is None else given)))
+    if not ids or ids[0] < 0 or ids[-1] > num_layers - 2 or (given is not None and len(ids) < len(given)):
+        raise InvalidInput(
+            f"target_layer_ids {list(given or ids)} do not fit a target of {num_layers} layers; give different ids "
+            f"from 0 to {num_layers - 2} (the last layer's output is none of them)."
+        )
+    return ids
+
+
+def mask_token_id(settings: DrafterTrainingConfig, target: Target) -> int:
+    """The id that stands for tokens to be guessed: as given, else the tokenizer's mask token, else the first row it does not use."""
+    found = settings.mask_token_id
+    if found is None:
+        vocabulary = target.tokenizer.get_vocab()
+        found = next((vocabulary[name] for name in MASK_TOKENS if name in vocabulary), len(target.tokenizer))
+        if found >= target.vocab_size:
+            raise InvalidInput(
+                f"The tokenizer of {target.name} has no mask token and the embedding no unused row; "
+                "give mask_token_id, a token that no text uses."
+            )
+    if not 0 <= found < target.vocab_size:
+        raise InvalidInput(f"mask_token_id is {found}; the target's tokens are numbered 0 to {target.vocab_size - 1}.")
+    if found in target.eos_token_ids or found == getattr(target.tokenizer, "pad_token_id", None):
+        raise InvalidInput(f"mask_token_id {found} is an end or padding token of {target.name}; take a token that no text uses.")
+    return found
+
+
+def prepare_data(settings: DrafterTrainingConfig, target: Target) -> TrainingData:
+    """Reads the prompts, lets the target answer them (see `responses`), and holds some sequences out."""
+    prompts = read_prompts(settings.data, target.tokenizer, target.vocab_size)
+    fitting = [prompt for prompt in prompts if len(prompt.token_ids) <= settings.max_prompt_tokens]
+    generator = np.random.default_rng(settings.seed)
+    if settings.max_prompts is not None and len(fitting) > settings.max_prompts:
+        chosen = np.sort(generator.choice(len(fitting), settings.max_prompts, replace=False))
+        fitting = [fitting[index] for index in chosen]
+    num_dropped = 0 if settings.max_prompts is not None else len(prompts) - len(fitting)
+    sequences = answered(settings, target, fitting)
+    kept = [one for one in sequences if len(one.token_ids) - one.num_prompt_tokens >= 2]
+    num_dropped += len(sequences) - len(kept)
+    if len(kept) < 2:
+        raise InvalidInput(
+            f"Only {len(kept)} of {len(prompts)} records fit, and 2 are needed: a prompt may have {settings.max_prompt_tokens} tokens "
+            f"(max_prompt_tokens), and 2 of its response's must fit into {settings.sequence_length} (sequence_length)."
+        )
+    num_held_out = min(max(1, round(settings.held_out_share * len(kept))), len(kept) - 1)
+    order = generator.permutation(len(kept))
+    return TrainingData(
+        train=tuple(kept[index] for index in order[num_held_out:]),
+        held_out=tuple(kept[index] for index in order[:num_held_out]),
+        num_dropped=num_dropped,
+    )
+
+
+def answered(settings: DrafterTrainingConfig, target: Target, prompts: Sequence[TrainingPrompt]) -> list[TrainingSequence]:
+    """Prompts with responses: those in tokens as given, texts as given unless they are to be regenerated, the rest from the target."""
+    requests, given = [], {}
+    for index, prompt in enumerate(prompts):
+        if isinstance(prompt.response, tuple):
+            given[index] = prompt.response
+        elif prompt.response is not None and not settings.regenerate:
+            given[index] = encode_response(prompt.response, target)
+        else:
+            requests.append(Request(index, prompt.token_ids, settings.temperatures[index % len(settings.temperatures)]))
+    responses = generate_responses(
+        target.model,
+        requests,
+        settings.out / "responses.jsonl",
+        eos_token_ids=target.eos_token_ids,
+        max_new_tokens=settings.max_response_tokens,
+        batch_size=settings.generation_batch,
+        seed=settings.seed,
+    )
+    given.update({request.index: response.token_ids for request, response in zip(requests, responses, strict=True)})
+    return [
+        TrainingSequence((prompt.token_ids + given[index])[: settings.sequence_length], len(prompt.token_ids))
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def encode_response(text: str, target: Target) -> tuple[int, ...]:
+    """A response in tokens, with the token that ends a turn."""
+    tokenizer: Any = target.tokenizer
+    ending = target.eos_token_ids[:1] if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return (*tokenizer.encode(text, add_special_tokens=False), *ending)

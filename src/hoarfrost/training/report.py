@@ -1,0 +1,96 @@
+"""The record of a training run: a JSON line a step, a curve, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hoarfrost.training.loss import GuessQuality
+from hoarfrost.training.settings import TrainingReport
+
+
+class TrainingLog:
+    """JSON lines with `step`, `loss`, `learning_rate`, `seconds`, and `valid` where the step was followed by a validation."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        """Keeps the lines up to `first_step` of an interrupted run; later ones will be written again."""
+        self.path = path
+        kept = [record for record in read_log(path) if record["step"] <= first_step] if path.exists() else []
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def add(self, step: int, loss: float, learning_rate: float, seconds: float, quality: GuessQuality | None) -> None:
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": round(loss, 5),
+            "learning_rate": learning_rate,
+            "seconds": round(seconds, 2),
+        }
+        if quality is not None:
+            record["valid"] = {
+                "loss": round(quality.loss, 5),
+                "loss_per_slot": [round(value, 4) for value in quality.loss_per_slot],
+                "accuracy_per_slot": [round(value, 4) for value in quality.accuracy_per_slot],
+                "expected_tokens_per_round": round(quality.expected_tokens_per_round, 4),
+            }
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; one that an interruption cut off is left out."""
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def draw_curve(log_file: Path, image: Path) -> Path | None:
+    """Loss and expected tokens per round over the steps, as a picture; None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    records = read_log(log_file)
+    validated = [record for record in records if "valid" in record]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([record["step"] for record in records], [record["loss"] for record in records], linewidth=0.6, label="loss")
+    axes.plot(
+        [record["step"] for record in validated], [record["valid"]["loss"] for record in validated], marker="o", label="held-out loss"
+    )
+    axes.set_xlabel("step")
+    axes.set_ylabel("weighted cross entropy")
+    right = axes.twinx()
+    right.plot(
+        [record["step"] for record in validated],
+        [record["valid"]["expected_tokens_per_round"] for record in validated],
+        color="tab:green",
+        marker="s",
+        label="tokens per round",
+    )
+    right.set_ylabel("expected tokens per round of the greedy chain")
+    figure.legend(loc="outside upper center", ncols=3)
+    figure.savefig(image, dpi=120)
+    return image
+
+
+def summary_table(report: TrainingReport) -> Table:
+    """What a run came to, for a terminal."""
+    table = Table(title="Drafter trained", show_header=False)
+    quality = report.quality
+    rows = {
+        "drafter": str(report.drafter_folder),
+        "parameters": f"{report.num_parameters / 1e6:.1f} M",
+        "trained on": f"{report.num_sequences:,} sequences, {report.num_response_tokens:,} response tokens",
+        "left out": f"{report.num_dropped:,} records",
+        "steps": f"{report.num_steps:,} in {report.seconds / 60:.1f} min",
+        "held-out loss": f"{quality.loss:.3f}",
+        "right guesses by slot": " ".join(f"{value:.0%}" for value in quality.accuracy_per_slot),
+        "tokens per round (greedy chain)": f"{quality.expected_tokens_per_round:.2f}",
+        "log": str(report.log_file),
+        "curve": str(report.curve_file or "not drawn; install matplotlib for a picture"),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

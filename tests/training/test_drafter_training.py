@@ -1,0 +1,151 @@
+"""The trainer: it learns, it goes on exactly where it was interrupted, what it writes can be loaded, and bad settings are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hoarfrost.drafting import load_drafter
+from hoarfrost.errors import InvalidInput
+from hoarfrost.training import DrafterTrainingConfig, summary_table, train_drafter
+from hoarfrost.training import drafter as drafter_module
+from hoarfrost.training.drafter import Trainer
+from hoarfrost.training.loss import gamma_for
+from hoarfrost.training.preparation import TrainingData
+from training.training_models import MASK, TAPS, save_target, sequence, target
+
+SMALL = {"num_layers": 1, "target_layer_ids": TAPS, "block_size": 4, "anchors_per_sequence": 6, "batch_size": 3, "num_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def target_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_target(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"w{5 + index} w{20 + index * 3 % 40}"}) + "\n" for index in range(12)))
+    return path
+
+
+def settings(target_folder: str, data_file: Path, out: Path, **changes: object) -> DrafterTrainingConfig:
+    values = {"target": target_folder, "data": (data_file,), "out": out, "max_response_tokens": 24, "save_every": 2, **SMALL, **changes}
+    return DrafterTrainingConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
+    one = sequence(24, 4)
+    chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=60, anchors_per_sequence=64, learning_rate=0.02)
+    trainer = Trainer(chosen, target(), TrainingData((one,), (one,), 0))
+    assert trainer.validate().expected_tokens_per_round < 1.5
+    for _ in range(trainer.num_steps):
+        trainer.train_step()
+    quality = trainer.validate()
+    assert min(quality.accuracy_per_slot) > 0.99
+    assert quality.expected_tokens_per_round > 3.95
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 10_000])
+def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+    monkeypatch.setitem(drafter_module.ROWS_AT_ONCE, "cpu", rows_at_once)
+    frozen, sequences = target(), tuple(sequence(12 + index, 3, seed=index) for index in range(3))
+    trainer = Trainer(settings("", tmp_path, tmp_path, clip_norm=1e9), frozen, TrainingData(sequences, sequences[:1], 0))
+    weighted, total = 0.0, 0.0
+    for indices, blocks in trainer.passes_of(0):
+        features = [trainer.cache.features(index, sequences[index].token_ids) for index in indices]
+        log_probs = trainer.logits(trainer.hidden(features, blocks)).log_softmax(dim=-1)
+        for block in range(len(blocks.labels)):
+            for slot in range(3):
+                if blocks.has_label[block, slot]:
+                    weight = torch.exp(torch.tensor(-slot / gamma_for(4))).item()
+                    weighted -= weight * log_probs[block, slot, blocks.labels[block, slot]].item()
+                    total += weight
+    assert trainer.train_step() == pytest.approx(weighted / total, rel=1e-5)
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    target_folder: str, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_drafter(settings(target_folder, data_file, tmp_path / "whole"))
+
+    train_step = Trainer.train_step
+
+    def interrupted(self: Trainer) -> float:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return train_step(self)
+
+    broken = settings(target_folder, data_file, tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_drafter(broken)
+    resumed = train_drafter(dataclasses.replace(broken, resume=True))
+
+    assert resumed.quality == whole.quality
+    assert (resumed.drafter_folder / "model.safetensors").read_bytes() == (whole.drafter_folder / "model.safetensors").read_bytes()
+    losses = [[json.loads(line)["loss"] for line in report.log_file.read_text().splitlines()] for report in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == whole.num_steps
+
+
+def test_a_run_writes_a_drafter_that_fits_its_target(target_folder: str, data_file: Path, tmp_path: Path) -> None:
+    report = train_drafter(settings(target_folder, data_file, tmp_path / "out"))
+    drafter = load_drafter(report.drafter_folder, target())
+    assert (drafter.taps, drafter.horizon, drafter.config.mask_token_id) == (TAPS, 3, MASK)
+    assert report.num_sequences == 11
+    assert summary_table(report).row_count
+    if report.curve_file:
+        assert report.curve_file.stat().st_size
+    # The responses are a training file of their own, taken as they stand.
+    again = train_drafter(settings(target_folder, tmp_path / "out" / "responses.jsonl", tmp_path / "again"))
+    assert again.num_response_tokens == report.num_response_tokens
+    assert not (tmp_path / "again" / "responses.jsonl").exists()
+
+
+def test_given_responses_are_kept_on_request(target_folder: str, tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text('{"prompt": "w5", "response": "w6 w7 w8"}\n' * 3)
+    chosen = settings(target_folder, tmp_path / "data.jsonl", tmp_path / "out", regenerate=False, num_epochs=1)
+    report = train_drafter(chosen)
+    assert report.num_response_tokens == 3 * 4  # with the token that ends the turn
+    assert not (tmp_path / "out" / "responses.jsonl").exists()
+
+
+def test_a_folder_in_use_and_changed_settings_are_refused(target_folder: str, data_file: Path, tmp_path: Path) -> None:
+    chosen = settings(target_folder, data_file, tmp_path / "out", num_epochs=1)
+    train_drafter(chosen)
+    with pytest.raises(InvalidInput, match="holds a run already; resume it"):
+        train_drafter(chosen)
+    with pytest.raises(InvalidInput, match="was started with block_size = 4, not 6"):
+        train_drafter(dataclasses.replace(chosen, resume=True, block_size=6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"block_size": 1}, "block_size is 1; it must be at least 2"),
+        ({"num_epochs": 0}, "num_epochs is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"gamma": -1.0}, "gamma is -1.0"),
+        ({"temperatures": ()}, r"temperatures are \(\)"),
+        ({"temperatures": (-0.5,)}, "temperatures are"),
+        ({"held_out_share": 1.0}, "held_out_share is 1.0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose"),
+        ({"max_prompts": 1}, "max_prompts is 1"),
+        ({"target_layer_ids": (1, 3)}, r"target_layer_ids \[1, 3\] do not fit a target of 4 layers"),
+        ({"target_layer_ids": (1, 1)}, "give different ids"),
+        ({"mask_token_id": 64}, "mask_token_id is 64; the target's tokens are numbered 0 to 63"),
+        ({"mask_token_id": 2}, "mask_token_id 2 is an end or padding token"),
+        ({"max_prompt_tokens": 2}, "Only 0 of 12 records fit, and 2 are needed"),
+        ({"dtype": "float16"}, "cannot be trained with a float16 target"),
+    ],
+)
+def test_bad_settings_are_named(target_folder: str, data_file: Path, tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=complaint):
+        train_drafter(settings(target_folder, data_file, tmp_path / "out", **changes))
