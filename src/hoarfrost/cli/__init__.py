@@ -1,0 +1,53 @@
+"""The command `hoarfrost`, one file per verb.
+
+Data goes to stdout, everything said about it to stderr. Exit codes: 0 done, 2 bad input (one sentence on stderr, no traceback), 130
+interrupted. The verbs import torch, and what needs it, when they run: `hoarfrost --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import hoarfrost
+from hoarfrost.cli import bench, demo, doctor, run, train
+from hoarfrost.errors import InvalidInput
+
+EXIT_INVALID_INPUT = 2
+
+app = typer.Typer(
+    name="hoarfrost",
+    help="Decode Hugging Face language models several times faster, with the same output.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+run.register(app)
+app.add_typer(bench.app, name="bench")
+app.add_typer(train.app, name="train")
+doctor.register(app)
+demo.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hoarfrost {hoarfrost.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the command; turns bad input into one sentence and exit code 2."""
+    try:
+        app()
+    except InvalidInput as error:
+        typer.echo(f"hoarfrost: {error}", err=True)
+        sys.exit(EXIT_INVALID_INPUT)

@@ -14,15 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-VERSIONED_PACKAGES = ("hoarfrost", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+import hoarfrost
 
-# The flags of /proc/cpuinfo that decide which kernels of torch, and which of ours, can run: x86 first, then Arm.
-KERNEL_INSTRUCTION_SETS = tuple(
-    """
-    sse4_2 avx f16c fma avx2 avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_int8 amx_bf16
-    asimd asimdhp asimddp bf16 i8mm sve sve2
-    """.split()
-)
+VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
+
+# The names in /proc/cpuinfo that decide which kernels of torch, and which of ours, can run.
+X86_INSTRUCTION_SETS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni")
+X86_MATRIX_INSTRUCTION_SETS = ("amx_tile", "amx_int8", "amx_bf16")
+ARM_INSTRUCTION_SETS = ("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -53,7 +52,7 @@ def describe_accelerators() -> list[str]:
 
 def describe_versions() -> dict[str, str | None]:
     """Returns the version of Python and of each package that decides speed or output; `None` for one that is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "hoarfrost": hoarfrost.__version__}
     for package in VERSIONED_PACKAGES:
         versions[package] = package_version(package)
     return versions
@@ -80,11 +79,12 @@ def describe_commit() -> str | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented UTF-8 JSON, whole or not at all: under a temporary name in the same folder, then renamed.
+    """Writes `value` as indented UTF-8 JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON cannot carry."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
-    Raises ValueError for NaN and infinities, which JSON cannot carry.
-    """
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file whole or not at all: under a temporary name in the same folder, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -155,7 +155,8 @@ def _operating_system() -> str:
 
 def _instruction_sets(fields: list[dict[str, str]]) -> list[str]:
     present = set((fields[0].get("flags") or fields[0].get("Features") or "").split()) if fields else set()
-    return [name for name in KERNEL_INSTRUCTION_SETS if name in present]
+    known = (*X86_INSTRUCTION_SETS, *X86_MATRIX_INSTRUCTION_SETS, *ARM_INSTRUCTION_SETS)
+    return [name for name in known if name in present]
 
 
 def _sysctl(name: str) -> str | None:

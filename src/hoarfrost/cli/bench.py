@@ -1,0 +1,120 @@
+"""`hoarfrost bench`: measures decoding, and makes tables from what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Drafter, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from hoarfrost.evaluation.decode_records import Journal
+
+app = typer.Typer(help="Measure decoding; make tables from the results.", no_args_is_help=True)
+DECODE_SETTINGS = "hoarfrost.evaluation.decode_benchmark:DecodeSettings"
+
+
+@app.command(cls=shows_defaults_of(DECODE_SETTINGS))
+def decode(
+    model: Model,
+    drafter: Drafter = "auto",
+    sets: Annotated[str | None, typer.Option(help="Prompt sets separated by commas; by default all ten.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Prompts per set; by default as many as the DDTree paper takes.")] = None,
+    temperatures: Annotated[str | None, typer.Option("--temperature", help="One or more, separated by commas.")] = None,
+    modes: Annotated[str | None, typer.Option(help="Of ar, chain, tree.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Tree budgets, separated by commas.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first prompt; the next has the next.")] = None,
+    chat: Chat = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")] = None,
+) -> None:
+    """Compare plain decoding, DFlash chain and DDTree on real prompts.
+
+    The modes alternate prompt by prompt. Answers end where they start to repeat themselves.
+    """
+    from hoarfrost.cli.progress import prompt_progress
+    from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
+    from hoarfrost.evaluation.prompt_sets import PROMPT_SETS, load_prompts
+
+    settings = DecodeSettings(
+        **given(
+            modes=parse_list(modes, str, "--modes") if modes is not None else None,
+            budgets=parse_list(budgets, int, "--budgets") if budgets is not None else None,
+            temperatures=parse_list(temperatures, float, "--temperature") if temperatures is not None else None,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            chat=chat,
+        )
+    )
+    names = parse_list(sets, str, "--sets") if sets is not None else tuple(PROMPT_SETS)
+    prompts = [prompt for name in names for prompt in load_prompts(name, data_dir=data_dir, limit=limit)]
+    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device), settings)
+    header = benchmark.describe(prompts)
+    journal = open_journal(json_file, header)
+    try:
+        with prompt_progress(len(prompts)) as on_prompt:
+            outcomes = benchmark.run(prompts, journal, on_prompt)
+    except KeyboardInterrupt:
+        remedy = "" if journal.path is None else "; the same command goes on from here"
+        typer.echo(f"Interrupted{remedy}.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    result = make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes)
+    if json_file is not None:
+        journal.finish(json_file, result)
+    print_tables(result)
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="A result that `bench decode --json` wrote.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Print the tables of a result file."""
+    from hoarfrost.evaluation.report import to_markdown
+
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"The result file {file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise InvalidInput(f"The result file {file} is not JSON.") from None
+    if not isinstance(result, dict) or not {"machine", "settings", "summary"} <= result.keys():
+        raise InvalidInput(f"The file {file} is no result of `hoarfrost bench decode`.")
+    if markdown:
+        typer.echo(to_markdown(result), nl=False)
+    else:
+        print_tables(result)
+
+
+def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:
+    """The journal beside the result file; without one the records are only kept in memory."""
+    from hoarfrost.evaluation.decode_records import Journal
+
+    if json_file is None:
+        return Journal(None)
+    try:
+        journal, message = Journal.start(json_file.with_name(json_file.name + ".partial.jsonl"), header)
+    except OSError as error:
+        raise InvalidInput(f"The result file {json_file} cannot be written: {error.strerror}.") from None
+    if message:
+        typer.echo(message, err=True)
+    return journal
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from hoarfrost.evaluation.report import caption, tables
+
+    console = Console()
+    for table in tables(result):
+        console.print(table.to_rich())
+    console.print(caption(result), highlight=False)

@@ -1,0 +1,127 @@
+"""`hoarfrost demo`: decodes a dozen real prompts with the shipped pair, offline, and shows what the draft tree gains on this machine.
+
+One answer of each kind streams, the tokens that came from the tree underlined and coloured and counted below; then plain decoding, DFlash
+chain and DDTree decode all prompts and a table compares them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Drafter, Dtype, Model, load_engine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hoarfrost.engine import Engine, Piece
+    from hoarfrost.evaluation.decode_records import PromptOutcome
+    from hoarfrost.evaluation.prompt_sets import Prompt
+
+NUM_STREAMED_TOKENS = 96
+NUM_COMPARED_TOKENS = 160
+TREE_STYLE = "underline green"
+
+
+@dataclass(frozen=True)
+class DemoPrompts:
+    """The prompts in the package, and the kind of text that each of their sets asks for."""
+
+    kinds: dict[str, str]
+    prompts: tuple[Prompt, ...]
+
+    @classmethod
+    def load(cls) -> DemoPrompts:
+        from hoarfrost import evaluation
+        from hoarfrost.evaluation.prompt_sets import Prompt
+
+        content = json.loads((Path(evaluation.__file__).parent / "demo_prompts.json").read_text(encoding="utf-8"))
+        prompts = tuple(Prompt(entry["set"], entry["prompt_id"], (entry["text"],)) for entry in content["prompts"])
+        return cls({name: source["kind"] for name, source in content["sources"].items()}, prompts)
+
+    def first_of_each_kind(self) -> list[Prompt]:
+        return [next(prompt for prompt in self.prompts if prompt.set_name == name) for name in self.kinds]
+
+
+def demo(model: Model = "tiny", drafter: Drafter = "auto", dtype: Dtype = "auto", device: Device = "auto") -> None:
+    """Decode real prompts with the shipped pair and compare plain decoding, DFlash chain and DDTree."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    shipped = DemoPrompts.load()
+    engine = load_engine(model, drafter, dtype, device)
+    try:
+        for prompt in shipped.first_of_each_kind():
+            stream_answer(console, engine, prompt, shipped.kinds[prompt.set_name])
+        compare(console, engine, shipped.prompts)
+    except KeyboardInterrupt:
+        console.print("\nInterrupted.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -> None:
+    """Streams one answer; what the drafter guessed right is marked."""
+    from hoarfrost.evaluation.conversation import encode_messages
+    from hoarfrost.sampling import SamplingParams
+
+    console.rule(f"{kind} ({prompt.set_name} {prompt.prompt_id})", align="left")
+    console.out(prompt.turns[0], style="dim", highlight=False)
+    params = SamplingParams(max_new_tokens=NUM_STREAMED_TOKENS, stop_on_repetition=True)
+    ids = encode_messages(engine, [{"role": "user", "content": prompt.turns[0]}])
+    num_from_tree = 0
+    for piece in engine.stream(ids, params):
+        guessed, rest = split_piece(engine.tokenizer, piece)
+        console.out(guessed, style=TREE_STYLE, highlight=False, end="")
+        console.out(rest, highlight=False, end="")
+        num_from_tree += piece.num_from_tree
+        if piece.statistics is not None:
+            figures = piece.statistics
+            console.out(
+                f"\n-> {figures.num_tokens} tokens in {figures.num_rounds} rounds ({figures.tau:.2f} a round), {num_from_tree} of them "
+                f"from the tree (marked above), {figures.tokens_per_second:.0f} tokens/s\n",
+                style="bold",
+                highlight=False,
+            )
+
+
+def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
+    """A piece's text as (guessed by the drafter, chosen by the target behind it); all of it is guessed where the two cannot be parted."""
+    if not piece.num_from_tree:
+        return "", piece.text
+    guessed = tokenizer.decode(piece.token_ids[: piece.num_from_tree], skip_special_tokens=True)
+    return (guessed, piece.text[len(guessed) :]) if piece.text.startswith(guessed) else (piece.text, "")
+
+
+def compare(console: Console, engine: Engine, prompts: Sequence[Prompt]) -> None:
+    """Measures the three modes on all prompts, in turns, and prints the table."""
+    from hoarfrost.cli.progress import prompt_progress
+    from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
+    from hoarfrost.evaluation.report import caption, mode_table, speedup_by_set
+
+    modes = ("ar", "chain", "tree") if engine.drafter else ("ar",)
+    budgets = (engine.tree.budget,) if engine.tree.budget else DecodeSettings().budgets
+    settings = DecodeSettings(modes=modes, budgets=budgets, max_new_tokens=NUM_COMPARED_TOKENS)
+    benchmark = DecodeBenchmark(engine, settings)
+    with prompt_progress(len(prompts)) as on_prompt:
+        outcomes = benchmark.run(prompts, on_prompt=on_prompt)
+    header = benchmark.describe(prompts)
+    overall = make_result(header, [_pooled(outcome) for outcome in outcomes])["summary"]
+    result = make_result(header, outcomes)
+    console.print(mode_table(overall, f"{len(prompts)} real prompts, one after the other, in turns").to_rich())
+    console.print(speedup_by_set(result["summary"]))
+    console.print(caption(result), style="dim")
+
+
+def _pooled(outcome: PromptOutcome) -> PromptOutcome:
+    """The same records as if all sets were one."""
+    records = [replace(record, set="all", prompt_id=f"{record.set} {record.prompt_id}") for record in outcome.records]
+    return replace(outcome, set="all", records=records)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)

@@ -1,0 +1,144 @@
+"""`hoarfrost doctor`: what is installed, what the machine has, and what works here. Exit code 1 if something does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import typer
+
+EXIT_FAULT = 1
+OK, NOTE, FAULT = "ok", "note", "FAULT"
+STYLES = {OK: "green", NOTE: "yellow", FAULT: "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `state` is ok, note (works, could be better) or FAULT."""
+
+    name: str
+    state: str
+    detail: str
+
+
+def versions() -> Iterator[Finding]:
+    from hoarfrost.evaluation.machine import describe_commit, describe_versions
+
+    found = describe_versions()
+    yield Finding("hoarfrost", OK, f"{found.pop('hoarfrost')} (commit {describe_commit() or 'unknown'})")
+    for name, version in found.items():
+        yield Finding(name, OK if version else FAULT, version or "not installed")
+
+
+def machine() -> Iterator[Finding]:
+    import torch
+
+    from hoarfrost.evaluation.machine import describe_machine
+
+    found = describe_machine()
+    memory = f"{found['memory_bytes'] / 2**30:.1f} GiB" if found["memory_bytes"] else "unknown memory"
+    yield Finding("system", OK, f"{found['operating_system']}, {found['architecture']}")
+    yield Finding("CPU", OK, f"{found['cpu']}: {found['num_cores']} cores, {found['num_threads']} threads, {memory}")
+    yield Finding("instruction sets", OK, " ".join(found["instruction_sets"]) or "unknown")
+    yield Finding("torch threads", OK, f"{torch.get_num_threads()} (set by OMP_NUM_THREADS)")
+    yield Finding(
+        "accelerators", OK if found["accelerators"] else NOTE, ", ".join(found["accelerators"]) or "none: decoding runs on the CPU"
+    )
+
+
+def precision() -> Iterator[Finding]:
+    from hoarfrost.target.loading import pick_device, pick_dtype
+
+    device = pick_device("auto")
+    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    detail = f"{dtype} on {device}"
+    yield Finding("dtype auto", OK, detail if dtype == "bfloat16" else f"{detail} (no native bfloat16 there)")
+
+
+def native_kernels() -> Iterator[Finding]:
+    from hoarfrost.native import instruction_sets
+
+    present = instruction_sets()
+    yield Finding("native kernels", OK, f"built; {present[-1]} in use, of {', '.join(present)}")
+
+
+def shipped_models() -> Iterator[Finding]:
+    from hoarfrost.models import SHIPPED
+
+    for alias, pair in SHIPPED.items():
+        weights = [folder / "model.safetensors" for folder in (pair.target, pair.drafter)]
+        missing = [path for path in weights if not path.is_file()]
+        if missing:
+            yield Finding(alias, FAULT, f"{missing[0]} is missing; reinstall the package, or build the pair with recipes/{alias}")
+        else:
+            sizes = [f"{path.stat().st_size / 1e6:.1f} MB" for path in weights]
+            yield Finding(alias, OK, f"target {sizes[0]}, drafter {sizes[1]}")
+            yield decoding(alias)
+
+
+def decoding(alias: str) -> Finding:
+    """Decodes a few tokens in all modes, in float32, and compares them."""
+    from hoarfrost.engine import Engine
+    from hoarfrost.sampling import SamplingParams
+    from hoarfrost.tree import TreeConfig
+
+    engine = Engine.load(alias, dtype="float32")
+    ids, params = engine.chat("What is 6 times 7?"), SamplingParams(max_new_tokens=24)
+    modes = {"plain decoding": TreeConfig.autoregressive(), "DFlash chain": TreeConfig.chain(), "DDTree": TreeConfig()}
+    answers = {name: engine.generate([ids], params, tree=tree)[0].token_ids for name, tree in modes.items()}
+    differing = [name for name, answer in answers.items() if answer != answers["plain decoding"]]
+    if differing:
+        return Finding("decoding", FAULT, f"{' and '.join(differing)} gave other tokens than plain decoding")
+    return Finding("decoding", OK, f"{', '.join(modes)} gave the same {len(answers['DDTree'])} tokens")
+
+
+def prompt_sets() -> Iterator[Finding]:
+    from hoarfrost.evaluation.machine import package_version
+    from hoarfrost.evaluation.prompt_sets import PROMPT_SETS
+    from hoarfrost.evaluation.prompt_sources import DATA_VARIABLE, find_data_dir
+
+    folder = find_data_dir(None)
+    if folder is None:
+        hub = "they come from the Hugging Face hub" if package_version("datasets") else "and the `datasets` package for the hub is missing"
+        yield Finding("prompt sets", NOTE, f"{DATA_VARIABLE} is not set, {hub}; only `bench decode` needs them")
+        return
+    present = [name for name, one in PROMPT_SETS.items() if (folder / "eval" / one.file_name).is_file()]
+    state = OK if len(present) == len(PROMPT_SETS) else NOTE
+    yield Finding("prompt sets", state, f"{len(present)} of {len(PROMPT_SETS)} in {folder}")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (versions, machine, precision, native_kernels, shipped_models, prompt_sets)
+
+
+def examine(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """The findings of one check; one that breaks down is a finding itself, so that the others still run."""
+    findings: list[Finding] = []
+    try:
+        for finding in check():
+            findings.append(finding)
+    except Exception as error:
+        findings.append(Finding(check.__name__.replace("_", " "), FAULT, f"{type(error).__name__}: {error}"))
+    return findings
+
+
+def doctor() -> None:
+    """Show versions, devices and what works here."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    findings = [finding for check in CHECKS for finding in examine(check)]
+    for finding in findings:
+        table.add_row(finding.name, Text(finding.state, style=STYLES[finding.state]), Text(finding.detail))
+    Console(highlight=False).print(table)
+    faults = [finding.name for finding in findings if finding.state == FAULT]
+    if faults:
+        typer.echo(f"Does not work here: {', '.join(faults)}.", err=True)
+        raise typer.Exit(EXIT_FAULT)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)

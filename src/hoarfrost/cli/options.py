@@ -1,0 +1,97 @@
+"""What several verbs share: options, lists, and the defaults that belong to the dataclasses.
+
+An option that is a field of a settings dataclass is `None` here until a user gives it, and only what was given is passed on. So the
+dataclass alone knows the default; `shows_defaults_of` looks it up when somebody asks for the help, not when the command starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from hoarfrost.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from hoarfrost.engine import Engine
+    from hoarfrost.tree import TreeConfig
+
+Value = TypeVar("Value")
+
+EXIT_INTERRUPTED = 130
+SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
+
+Model = Annotated[str, typer.Argument(help="A folder, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")]
+Drafter = Annotated[
+    str, typer.Option(help="Folder or hub id of a DFlash drafter; `auto`: the shipped one, if any; `none`: decode without.")
+]
+Dtype = Annotated[
+    str, typer.Option(help="float32, bfloat16, float16, or `auto`: bfloat16 where the device does it natively, else float32.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`: the accelerator, if there is one.")]
+Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that a user gave."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def load_engine(model: str, drafter: str, dtype: str, device: str) -> Engine:
+    """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
+    from transformers.utils import logging
+
+    from hoarfrost.engine import Engine
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return Engine.load(model, drafter=None if drafter == "none" else drafter, dtype=dtype, device=device)
+
+
+def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:
+    """Splits `16,32` into values of `kind`."""
+    try:
+        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InvalidInput(f"{option} takes {kind.__name__} values separated by commas, not {text!r}.") from None
+
+
+def choose_tree(mode: str | None, budget: int | None) -> TreeConfig | None:
+    """The tree that `--mode` and `--tree-budget` ask for; `None` leaves it to the engine."""
+    from hoarfrost.tree import TreeConfig
+
+    if mode not in (None, "ar", "chain", "tree"):
+        raise InvalidInput(f"Unknown mode {mode!r}; choose ar (plain decoding), chain (DFlash) or tree (DDTree).")
+    if mode in ("ar", "chain") and budget is not None:
+        raise InvalidInput(f"--tree-budget {budget} does not go with --mode {mode}; leave one of them out.")
+    if mode == "ar":
+        return TreeConfig.autoregressive()
+    if mode == "chain":
+        return TreeConfig.chain()
+    return None if mode is None and budget is None else TreeConfig(**given(budget=budget))
+
+
+def shows_defaults_of(*places: str, renamed: Mapping[str, str] | None = None) -> type[TyperCommand]:
+    """A command class whose help shows the defaults of dataclasses, each a `module:Class`; `renamed` maps an option to its field."""
+
+    class CommandWithDefaults(TyperCommand):
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            defaults = _defaults(places)
+            for option in self.params:
+                value = defaults.get((renamed or {}).get(option.name or "", option.name or ""))
+                if option.default is None and value not in (None, ()) and hasattr(option, "show_default"):
+                    option.show_default = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            super().format_help(ctx, formatter)
+
+    return CommandWithDefaults
+
+
+def _defaults(places: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for place in places:
+        module, _, name = place.partition(":")
+        found.update({one.name: one.default for one in fields(getattr(import_module(module), name)) if one.default is not MISSING})
+    return found

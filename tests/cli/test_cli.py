@@ -1,0 +1,364 @@
+"""The command from outside: what goes to stdout, what to stderr, which exit code; on an engine without models."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+
+import hoarfrost
+from hoarfrost.cli import doctor, main, train
+from hoarfrost.cli.demo import DemoPrompts, split_piece
+from hoarfrost.engine import Piece
+from hoarfrost.errors import InvalidInput
+from hoarfrost.training.settings import DrafterTrainingConfig
+
+
+class Outcome(SimpleNamespace):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the command with these arguments in this process."""
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hoarfrost", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        captured = capsys.readouterr()
+        return Outcome(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine that every verb gets; `loaded_with` keeps what it was loaded with."""
+    fake = FakeEngine()
+
+    def load(model: str, **options: Any) -> FakeEngine:
+        if model == "unknown":
+            raise InvalidInput("No model 'unknown'.")
+        fake.loaded_with = {"model": model, **options}  # type: ignore[attr-defined]
+        return fake
+
+    monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
+    return fake
+
+
+def assert_refused(outcome: Outcome, *said: str) -> None:
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    for words in said:
+        assert words in outcome.err
+
+
+class TestTop:
+    def test_version(self, call: Any) -> None:
+        assert call("--version").out == f"hoarfrost {hoarfrost.__version__}\n"
+
+    @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("bench", "--help")])
+    def test_help_does_not_wait_for_torch(self, arguments: tuple[str, ...]) -> None:
+        code = (
+            "import sys\nfrom hoarfrost.cli import main\n"
+            f"sys.argv = {['hoarfrost', *arguments]!r}\n"
+            "try:\n    main()\nexcept SystemExit:\n    pass\n"
+            "slow = {'torch', 'transformers', 'numpy'} & set(sys.modules)\nsys.exit(f'imported {slow}' if slow else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def test_help_lists_the_verbs(self, call: Any) -> None:
+        said = call("--help").out
+        for verb in ("run", "bench", "train", "doctor", "demo"):
+            assert verb in said
+
+    def test_help_of_a_verb_shows_the_dataclasses_defaults(self, call: Any) -> None:
+        assert "(256)" in call("run", "--help").out
+        assert "(ar,chain,tree)" in call("bench", "decode", "--help").out
+
+    def test_unknown_verb_and_option(self, call: Any) -> None:
+        assert_refused(call("sing"), "sing")
+        assert_refused(call("run", "tiny", "Hi", "--temprature", "1"), "--temprature")
+
+
+class TestRun:
+    def test_text_goes_to_stdout_and_one_line_to_stderr(self, call: Any, engine: FakeEngine) -> None:
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12")
+        assert outcome.code == 0
+        assert len(outcome.out) == 12 + 1
+        assert outcome.out.endswith("\n")
+        assert outcome.err.count("\n") == 1
+        assert "12 tokens" in outcome.err
+        assert "8 tokens from the tree" in outcome.err
+        assert "ended by length" in outcome.err
+        assert engine.prompts == ["<user>Hello<assistant>"]
+        assert engine.loaded_with == {"model": "tiny", "drafter": "auto", "dtype": "auto", "device": "auto"}  # type: ignore[attr-defined]
+
+    def test_json_is_one_object_with_everything(self, call: Any, engine: FakeEngine) -> None:
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json")
+        said = json.loads(outcome.out)
+        assert outcome.out.count("\n") == 1
+        assert said["text"] == engine.tokenizer.decode(said["token_ids"])
+        assert said["finish_reason"] == "length"
+        assert said["statistics"]["num_tokens"] == 12
+        assert said["statistics"]["tau"] == pytest.approx(11 / 3)
+        assert said["num_from_tree"] == 8
+
+    def test_sampling_options_reach_the_engine(self, call: Any, engine: FakeEngine) -> None:
+        options = "--temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.1 --seed 3 --max-new-tokens 4 --min-new-tokens 2 --stop ! --stop ?"
+        assert call("run", "tiny", "Hi", *options.split()).code == 0
+        params = engine.params[0]
+        assert (params.temperature, params.top_k, params.top_p, params.min_p, params.seed) == (0.7, 5, 0.9, 0.1, 3)
+        assert (params.max_new_tokens, params.min_new_tokens, params.stop) == (4, 2, ("!", "?"))
+
+    @pytest.mark.parametrize(
+        ("options", "mode"),
+        [("", "tree"), ("--mode ar", "ar"), ("--mode chain", "chain"), ("--mode tree", "tree"), ("--tree-budget 0", "ar")],
+    )
+    def test_mode(self, options: str, mode: str, call: Any, engine: FakeEngine) -> None:
+        assert call("run", "tiny", "Hi", *options.split()).code == 0
+        assert engine.modes == [mode]
+
+    def test_chat_template_is_used_where_there_is_one_unless_told_otherwise(self, call: Any, engine: FakeEngine) -> None:
+        call("run", "tiny", "Hi")
+        call("run", "tiny", "Hi", "--no-chat")
+        call("run", "tiny", "Hi", "--system", "Be brief.")
+        engine.tokenizer.chat_template = None
+        call("run", "tiny", "Hi")
+        assert engine.prompts == ["<user>Hi<assistant>", "Hi", "<system>Be brief.<user>Hi<assistant>", "Hi"]
+
+    def test_prompt_from_standard_input_and_from_a_file(
+        self, call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("from stdin"))
+        (tmp_path / "prompt.txt").write_text("from a file", encoding="utf-8")
+        assert call("run", "tiny", "-", "--no-chat").code == 0
+        assert call("run", "tiny", "--prompt-file", str(tmp_path / "prompt.txt"), "--no-chat").code == 0
+        assert engine.prompts == ["from stdin", "from a file"]
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_ctrl_c_keeps_what_was_decoded(self, as_json: bool, call: Any, engine: FakeEngine) -> None:
+        engine.interrupt_after = 9
+        outcome = call("run", "tiny", "Hi", *(["--json"] if as_json else []))
+        assert outcome.code == 130
+        assert "interrupted after 9 tokens" in outcome.err
+        assert "Traceback" not in outcome.err
+        text = json.loads(outcome.out)["text"] if as_json else outcome.out.removesuffix("\n")
+        assert len(text) == 9
+        assert outcome.out.endswith("\n")
+
+    def test_drafter_none_decodes_without(self, call: Any, engine: FakeEngine) -> None:
+        call("run", "tiny", "Hi", "--drafter", "none")
+        assert engine.loaded_with["drafter"] is None  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["unknown", "Hi"], "No model 'unknown'"),
+            (["tiny"], "Give one prompt"),
+            (["tiny", "Hi", "--prompt-file", "also.txt"], "Give one prompt"),
+            (["tiny", "--prompt-file", "no/such/file.txt"], "no/such/file.txt cannot be read"),
+            (["tiny", "Hi", "--temperature", "nan"], "nan"),
+            (["tiny", "Hi", "--temperature", "-1"], "-1"),
+            (["tiny", "Hi", "--top-p", "1.5"], "1.5"),
+            (["tiny", "Hi", "--tree-budget", "1025"], "1025"),
+            (["tiny", "Hi", "--tree-budget", "-1"], "-1"),
+            (["tiny", "Hi", "--mode", "trie"], "Unknown mode 'trie'"),
+            (["tiny", "Hi", "--mode", "ar", "--tree-budget", "8"], "does not go with --mode ar"),
+            (["tiny", "Hi", "--system", "Be brief.", "--no-chat"], "--system needs the chat template"),
+            (["tiny", "Hi", "--max-new-tokens", "0"], "0"),
+            (["tiny", "Hi", "--max-new-tokens", "many"], "--max-new-tokens"),
+            (["tiny", "Hi", "--stop", ""], "stop"),
+        ],
+    )
+    def test_bad_input_is_a_sentence_and_exit_code_2(self, arguments: list[str], said: str, call: Any, engine: FakeEngine) -> None:
+        assert_refused(call("run", *arguments), said)
+
+    def test_a_prompt_file_that_is_not_text(self, call: Any, engine: FakeEngine, tmp_path: Path) -> None:
+        (tmp_path / "prompt.bin").write_bytes(b"\xff\xfe\x00")
+        assert_refused(call("run", "tiny", "--prompt-file", str(tmp_path / "prompt.bin")), "not UTF-8")
+
+
+class TestBench:
+    @pytest.fixture
+    def data_dir(self, tmp_path: Path) -> Path:
+        (tmp_path / "eval").mkdir()
+        lines = "".join(json.dumps({"question": f"Question {index}"}) + "\n" for index in range(4))
+        (tmp_path / "eval" / "gsm8k.jsonl").write_text(lines, encoding="utf-8")
+        return tmp_path
+
+    def options(self, data_dir: Path) -> list[str]:
+        return ["bench", "decode", "tiny", "--sets", "gsm8k", "--data-dir", str(data_dir), "--max-new-tokens", "9"]
+
+    def test_writes_the_result_and_prints_its_tables(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        path = data_dir / "result.json"
+        outcome = call(*self.options(data_dir), "--limit", "3", "--budgets", "8,16", "--temperature", "0,0.7", "--json", str(path))
+        assert outcome.code == 0
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert len(result["records"]) == 3 * 4 * 2
+        assert len(result["summary"]) == 4 * 2
+        assert result["command"][:3] == ["hoarfrost", "bench", "decode"]
+        assert "DDTree" in outcome.out
+        assert outcome.err == ""
+        printed = call("bench", "report", str(path))
+        assert "DDTree" in printed.out
+        assert "| gsm8k | 0 | AR |" in call("bench", "report", str(path), "--markdown").out
+
+    def test_goes_on_after_an_interruption(self, call: Any, engine: FakeEngine, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = data_dir / "result.json"
+        generate, calls = engine.generate, iter(range(100))
+
+        def interrupted(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == 10:
+                raise KeyboardInterrupt
+            return generate(*arguments, **options)
+
+        monkeypatch.setattr(engine, "generate", interrupted)
+        outcome = call(*self.options(data_dir), "--json", str(path))
+        assert outcome.code == 130
+        assert "goes on from here" in outcome.err
+        assert not path.exists()
+        outcome = call(*self.options(data_dir), "--json", str(path))
+        assert outcome.code == 0
+        assert "2 prompts are already measured" in outcome.err
+        assert len(json.loads(path.read_text(encoding="utf-8"))["records"]) == 4 * 3
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            (["--sets", "gsm9k"], "Unknown prompt set 'gsm9k'"),
+            (["--sets", "math500"], "math500.jsonl cannot be read"),
+            (["--limit", "0"], "limit of prompts per set is 0"),
+            (["--budgets", "16,x"], "--budgets takes int values"),
+            (["--budgets", "2000"], "2000"),
+            (["--temperature", "nan"], "nan"),
+            (["--modes", "ar,trie"], "Unknown mode 'trie'"),
+        ],
+    )
+    def test_bad_input(self, changes: list[str], said: str, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        assert_refused(call(*self.options(data_dir), *changes), said)
+
+    def test_a_result_file_that_cannot_be_written(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        path = data_dir / "eval" / "gsm8k.jsonl" / "out.json"
+        assert_refused(call(*self.options(data_dir), "--json", str(path)), f"{path} cannot be written")
+
+    def test_modes_without_a_drafter(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        engine.drafter = None
+        assert_refused(call(*self.options(data_dir)), "'chain' needs a drafter")
+
+    @pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "is no result")])
+    def test_report_of_what_is_no_result(self, content: str | None, said: str, call: Any, tmp_path: Path) -> None:
+        path = tmp_path / "result.json"
+        if content is not None:
+            path.write_text(content, encoding="utf-8")
+        assert_refused(call("bench", "report", str(path)), said)
+
+
+class TestDemo:
+    def test_ships_prompts_of_four_kinds_with_source_and_licence(self) -> None:
+        shipped = DemoPrompts.load()
+        assert len(shipped.prompts) == 12
+        assert [prompt.set_name for prompt in shipped.first_of_each_kind()] == ["gsm8k", "math500", "humaneval", "mt_bench"]
+
+    def test_streams_every_kind_then_compares_the_modes(self, call: Any, engine: FakeEngine) -> None:
+        outcome = call("demo")
+        assert outcome.code == 0
+        assert outcome.out.count("from the tree") == 4
+        for name in ("AR", "DFlash chain", "DDTree", "speed-up", "mt_bench"):
+            assert name in outcome.out
+
+    def test_works_without_a_drafter(self, call: Any, engine: FakeEngine) -> None:
+        engine.drafter, engine.tree = None, type(engine.tree).autoregressive()
+        assert call("demo").code == 0
+
+    def test_interrupted(self, call: Any, engine: FakeEngine) -> None:
+        engine.interrupt_after = 5
+        assert call("demo").code == 130
+
+    def test_pieces_are_parted_where_the_text_allows(self, engine: FakeEngine) -> None:
+        ids = engine.tokenizer("abc")["input_ids"]
+        assert split_piece(engine.tokenizer, Piece("abc", ids, 2)) == ("ab", "c")
+        assert split_piece(engine.tokenizer, Piece("abc", ids, 0)) == ("", "abc")
+        assert split_piece(engine.tokenizer, Piece("held back", ids, 2)) == ("held back", "")
+
+
+class TestDoctor:
+    def test_reports_and_says_what_does_not_work(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def breaks() -> Any:
+            yield doctor.Finding("first", doctor.OK, "fine")
+            raise RuntimeError("no such kernel")
+
+        monkeypatch.setattr(doctor, "CHECKS", (doctor.versions, doctor.machine, doctor.precision, doctor.prompt_sets))
+        outcome = call("doctor")
+        assert outcome.code == 0
+        assert "torch" in outcome.out
+        assert "float32" in outcome.out or "bfloat16" in outcome.out
+        monkeypatch.setattr(doctor, "CHECKS", (breaks,))
+        outcome = call("doctor")
+        assert outcome.code == 1
+        assert "fine" in outcome.out
+        assert "RuntimeError: no such kernel" in outcome.out
+        assert "Does not work here: breaks." in outcome.err
+
+    def test_missing_weights_are_a_fault_with_a_remedy(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        pair = SimpleNamespace(target=tmp_path, drafter=tmp_path)
+        monkeypatch.setattr("hoarfrost.models.SHIPPED", {"tiny": pair})
+        [finding] = doctor.examine(doctor.shipped_models)
+        assert finding.state == doctor.FAULT
+        assert "recipes/tiny" in finding.detail
+
+    @pytest.mark.parametrize(("flips", "state"), [("", "ok"), ("tree", "FAULT")])
+    def test_decoding_compares_the_modes(self, flips: str, state: str, engine: FakeEngine) -> None:
+        engine.flips = flips
+        assert doctor.decoding("tiny").state == state
+
+
+class TestTrain:
+    def test_options_are_the_fields_of_the_settings(self, call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        options = inspect.signature(train.drafter).parameters
+        assert set(options) == {one.name for one in fields(DrafterTrainingConfig)}
+
+    def test_passes_on_what_was_given_and_nothing_else(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[DrafterTrainingConfig] = []
+
+        def interrupted(config: DrafterTrainingConfig) -> Any:
+            seen.append(config)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("hoarfrost.training.train_drafter", interrupted)
+        arguments = "--data a.jsonl --data b.jsonl --out made --resume --temperatures 0,1 --target-layer-ids 1,3 --no-regenerate"
+        outcome = call("train", "drafter", "tiny", *arguments.split(), "--num-epochs", "2")
+        assert outcome.code == 130
+        assert "--resume goes on" in outcome.err
+        expected = DrafterTrainingConfig(
+            target="tiny",
+            data=(Path("a.jsonl"), Path("b.jsonl")),
+            out=Path("made"),
+            resume=True,
+            temperatures=(0.0, 1.0),
+            target_layer_ids=(1, 3),
+            regenerate=False,
+            num_epochs=2,
+        )
+        assert seen == [expected]
+
+    def test_bad_input(self, call: Any) -> None:
+        assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--temperatures", "0,warm"), "--temperatures")
+        assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--num-layers", "0"), "num_layers is 0")

@@ -1,0 +1,146 @@
+"""The command with real, random, tiny models: exact whatever the mode, sentences for what cannot be loaded, a clean end at Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import VOCAB_SIZE
+
+from hoarfrost.cli import main
+from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
+from hoarfrost.engine.rounds import DecodingLoop
+
+FAST = ("--dtype", "float32", "--device", "cpu")
+
+
+@dataclass(frozen=True)
+class Pair:
+    target: str
+    drafter: str
+    misfit: str
+
+
+def save_random_drafter(folder: Path, hidden_size: int) -> str:
+    torch.manual_seed(1)
+    config = DFlashConfig(
+        hidden_size=hidden_size,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=VOCAB_SIZE,
+        mask_token_id=3,
+        target_layer_ids=(1, 2),
+        num_target_layers=4,
+        block_size=6,
+        max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    save_drafter(DFlashModel(config), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(model_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("drafters")
+    return Pair(model_folder("qwen3"), save_random_drafter(folder / "fits", 32), save_random_drafter(folder / "misfit", 48))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hoarfrost", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("temperature", ["0", "0.8"])
+def test_every_mode_prints_the_same_answer(temperature: str, pair: Pair, call: Any) -> None:
+    answers = []
+    for mode in ("--mode ar", "--mode chain", "--mode tree", "--tree-budget 3"):
+        options = ("--json", "--max-new-tokens", "24", "--temperature", temperature, "--seed", "1", *mode.split())
+        code, out, err = call("run", pair.target, "Hello", "--drafter", pair.drafter, *options, *FAST)
+        assert (code, err.count("\n")) == (0, 1), err
+        answers.append(json.loads(out)["token_ids"])
+    assert answers == [answers[0]] * 4
+
+
+def test_the_text_that_streams_is_the_text_of_the_json(pair: Pair, call: Any) -> None:
+    options = (pair.target, "Hello", "--max-new-tokens", "24", *FAST)
+    _, streamed, _ = call("run", *options)
+    _, said, _ = call("run", *options, "--json")
+    assert streamed == json.loads(said)["text"] + "\n"
+
+
+def test_bench_finds_no_difference_between_the_modes(pair: Pair, call: Any, tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    turns = [["Say it.", "Again."], ["x" * 600, "never asked"]]
+    lines = "".join(json.dumps({"question_id": index, "turns": said}) + "\n" for index, said in enumerate(turns))
+    (tmp_path / "eval" / "mt_bench.jsonl").write_text(lines, encoding="utf-8")
+    path = tmp_path / "made" / "result.json"
+    options = ("--sets", "mt_bench", "--data-dir", str(tmp_path), "--budgets", "4", "--temperature", "0,1", "--max-new-tokens", "20")
+    code, out, err = call("bench", "decode", pair.target, "--drafter", pair.drafter, *options, *FAST, "--json", str(path))
+    assert (code, err) == (0, "")
+    assert "DDTree 4" in out
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert len(result["records"]) == 2 * 2 * 3
+    assert all(record["agrees"] for record in result["records"])
+    assert all(record["tokens"] == 1 + round(record["tau"] * record["rounds"]) for record in result["records"])
+    assert result["skipped"] == {"mt_bench": 2}
+    assert {summary["budget"] for summary in result["summary"]} == {0, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no/such/model", "Hi"], "no/such/model"),
+        (["TARGET", "Hi", "--drafter", "no/such/drafter"], "no/such/drafter"),
+        (["TARGET", "Hi", "--drafter", "MISFIT"], "48.*32|32.*48"),
+        (["TARGET", "Hi", "--tree-budget", "8"], "needs a drafter"),
+        (["TARGET", "x" * 600], "600|5[0-9][0-9]|6[0-9][0-9]"),
+        (["TARGET", "", "--no-chat"], "empty"),
+        (["TARGET", "Hi", "--dtype", "float8"], "float8"),
+        (["TARGET", "Hi", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(arguments: list[str], said: str, pair: Pair, call: Any) -> None:
+    names = {"TARGET": pair.target, "MISFIT": pair.misfit}
+    code, out, err = call("run", *(names.get(argument, argument) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert re.search(said, err), err
+
+
+def test_ctrl_c_in_the_midst_of_a_round_ends_the_stream_cleanly(pair: Pair, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter(range(100))
+    decode = DecodingLoop.round
+
+    def interrupted(*arguments: Any) -> Any:
+        pieces = decode(*arguments)
+        if next(rounds) == 10:
+            signal.raise_signal(signal.SIGINT)
+        return pieces
+
+    monkeypatch.setattr(DecodingLoop, "round", interrupted)
+    code, out, err = call("run", pair.target, "Hi", "--max-new-tokens", "64", "--min-new-tokens", "64", *FAST)
+    assert code == 130
+    assert out.endswith("\n")
+    assert err.count("\n") == 1
+    assert "interrupted after 11 tokens" in err
