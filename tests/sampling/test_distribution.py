@@ -18,6 +18,8 @@ FILTERS = [
     dict(zip(("top_k", "top_p", "min_p"), values, strict=True)) for values in itertools.product((None, 1, 12), (1.0, 0.9, 0.4), (0.0, 0.08))
 ]
 DEVICES = [name for name, present in (("cpu", True), ("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if present]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+PLACES = [(device, dtype) for device in DEVICES for dtype in DTYPES if (device, dtype) != ("mps", torch.float64)]
 
 
 def warped(logits_row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
@@ -34,7 +36,7 @@ def warped(logits_row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
 
 def fully_sorted(logits_row: torch.Tensor, params: SamplingParams, slack: float) -> list[int]:
     """What the filters keep after a sort of the whole row, thresholds loosened by `slack`: the plain twin."""
-    values = logits_row.float().numpy()
+    values = logits_row.to(torch.float64).numpy()
     order = np.lexsort((np.arange(len(values)), -values))[: np.isfinite(values).sum()]
     if params.top_k is not None:
         order = order[values[order] >= values[order][: params.top_k][-1]]
@@ -83,7 +85,7 @@ def rows(draw: st.DrawFn) -> torch.Tensor:
         values = np.round(values * 4) / 4
     if draw(st.booleans()):
         values[1 :: draw(st.integers(2, 5))] = -math.inf
-    return torch.from_numpy(values).to(draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16])))
+    return torch.from_numpy(values).to(draw(st.sampled_from(DTYPES)))
 
 
 @given(
@@ -108,8 +110,7 @@ def test_the_prefix_search_equals_a_full_sort(
     assert token_ids.tolist() == most[: len(token_ids)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("device", "dtype"), PLACES)
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_the_choice_is_the_argmax_of_log_probability_plus_noise(filters: dict[str, float], dtype: torch.dtype, device: str) -> None:
     params = SamplingParams(temperature=0.8, seed=5, **filters)
@@ -174,8 +175,7 @@ def test_the_lowest_temperature_is_greedy() -> None:
         assert [chooser.choose(row, i, 0) for i, row in enumerate(logits)] == choose_greedy_rows(logits)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("device", "dtype"), PLACES)
 def test_greedy_takes_the_lowest_of_equal_ids(dtype: torch.dtype, device: str) -> None:
     logits = torch.randn(6, 900, generator=torch.Generator().manual_seed(7)).mul(2).round().to(device, dtype)
     expected = [int((row == row.max()).nonzero()[0]) for row in logits]
@@ -220,6 +220,12 @@ class TestEveryMode:
         logits = torch.full((300,), -math.inf)
         logits[[7, 200]] = torch.tensor([0.0, -1.0])
         assert {Chooser(SamplingParams(**sampling)).choose(logits, position, 0) for position in range(40)} <= {7, 200}
+
+
+def test_float64_logits_are_told_apart_where_float32_could_not() -> None:
+    logits = torch.tensor([1.0, 1.0 + 1e-12, 0.0], dtype=torch.float64)
+    assert choose_greedy_rows(logits[None]) == [1]
+    assert Chooser(SamplingParams(temperature=1.0, top_k=1)).choose(logits, 0, 0) == 1
 
 
 def test_the_position_and_seed_decide_and_nothing_else() -> None:

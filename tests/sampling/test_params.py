@@ -58,6 +58,7 @@ def test_values_are_normalised_so_that_equal_requests_are_equal() -> None:
     assert given == SamplingParams(stop=("END",), stop_token_ids=(3,), seed=5, top_k=4)
     assert hash(given) == hash(SamplingParams(stop=["END"], stop_token_ids=(3,), seed=5, top_k=4))
     assert type(given.seed) is int
+    assert type(SamplingParams(temperature=np.float64(0.7)).temperature) is float
 
 
 def test_ending_ids_follow_ignore_eos() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from training.training_models import MASK, sequence
 
 from hoarfrost.training.anchors import draw_anchors, pack_blocks
-from training.training_models import MASK, sequence
 
 
 @given(st.integers(1, 20), st.integers(2, 30), st.integers(1, 40), st.integers(0, 5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from training.training_models import MASK, TAPS, drafter, sequence, target
 
 from hoarfrost.drafting import DFlashDrafter, DFlashModel
 from hoarfrost.target import Target
@@ -13,7 +14,6 @@ from hoarfrost.training.anchors import PackedBlocks, pack_blocks
 from hoarfrost.training.block_attention import packed_hidden
 from hoarfrost.training.data import TrainingSequence
 from hoarfrost.training.features import tapped_features
-from training.training_models import MASK, TAPS, drafter, sequence, target
 
 BLOCK_SIZE = 5
 VARIANTS = {

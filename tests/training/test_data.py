@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training.training_models import START, STOP, VOCAB_SIZE, tokenizer
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.training.data import TrainingPrompt, read_prompts
-from training.training_models import START, STOP, VOCAB_SIZE, tokenizer
 
 
 def read(path: Path, content: str, name: str = "data.jsonl") -> list[TrainingPrompt]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training.training_models import MASK, TAPS, save_target, sequence, target
 
 from hoarfrost.drafting import load_drafter
 from hoarfrost.errors import InvalidInput
@@ -16,7 +17,6 @@ from hoarfrost.training import drafter as drafter_module
 from hoarfrost.training.drafter import Trainer
 from hoarfrost.training.loss import gamma_for
 from hoarfrost.training.preparation import TrainingData
-from training.training_models import MASK, TAPS, save_target, sequence, target
 
 SMALL = {"num_layers": 1, "target_layer_ids": TAPS, "block_size": 4, "anchors_per_sequence": 6, "batch_size": 3, "num_epochs": 3}
 
@@ -41,7 +41,8 @@ def settings(target_folder: str, data_file: Path, out: Path, **changes: object) 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
     one = sequence(24, 4)
-    chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=60, anchors_per_sequence=64, learning_rate=0.02)
+    rates = {"learning_rate": 0.01, "muon_learning_rate": 0.05}
+    chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=80, anchors_per_sequence=64, **rates)
     trainer = Trainer(chosen, target(), TrainingData((one,), (one,), 0))
     assert trainer.validate().expected_tokens_per_round < 1.5
     for _ in range(trainer.num_steps):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from training.training_models import STOP, sequence, target_model
 
 from hoarfrost.training import response_file, responses
 from hoarfrost.training.response_file import generate_responses
 from hoarfrost.training.responses import Batch, RepetitionWatch, Request, Response, batches_of, choose_tokens
-from training.training_models import STOP, sequence, target_model
 
 MAX_NEW_TOKENS = 40
 MODEL = target_model()
@@ -73,7 +74,7 @@ def test_batches_hold_every_request_once_and_like_lengths() -> None:
     groups = batches_of(asked, 4, seed=0)
     assert sorted(request.index for group in groups for request in group) == list(range(23))
     spans = sorted((min(len(one.prompt_ids) for one in group), max(len(one.prompt_ids) for one in group)) for group in groups)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def generate(path: Path, asked: list[Request]) -> list[Response]:

@@ -1,6 +1,7 @@
 """From one row of logits to one token: filters as in transformers, then argmax of scaled logits plus position-keyed noise.
 
-Shapes: a row is [V] in float32, bfloat16 or float16 on any device; arithmetic is in float32 (cumulative probabilities in float64).
+Shapes: a row is [V] in any float dtype on any device; arithmetic is in float32, or in float64 if the logits are (cumulative
+probabilities always are).
 Only rows that are asked for are touched. With a filter the row is brought to the host, cut down to a short prefix of its order, and
 noise is drawn for the kept ids alone; without one, the whole row gets noise on its own device.
 
@@ -25,7 +26,7 @@ from hoarfrost.errors import InvalidInput
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_range
 from hoarfrost.sampling.params import SamplingParams
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
 
 _FIRST_PREFIX = 64
@@ -67,7 +68,7 @@ class Chooser:
 
     def _choose_of_all(self, logits_row: torch.Tensor, position: int) -> int:
         """`choose` without filters, on the row's own device, in the arithmetic of `_scaled`."""
-        values = logits_row.detach().float()
+        values = _widened(logits_row)
         scores = (values - values.max()) / self.params.temperature
         noise = gumbel_noise_range(self.params.seed, position, scores.shape[0], scores.device)
         return choose_greedy_rows(scores.add_(noise)[None])[0]
@@ -82,7 +83,7 @@ class Chooser:
 
 
 def choose_greedy_rows(logits: torch.Tensor) -> list[int]:
-    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> n ids, in one operation and one transfer.
+    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> n ids, with one transfer from the device.
 
     Raises:
         InvalidInput: a row's largest logit is NaN or infinite.
@@ -158,7 +159,7 @@ def _best(values: Floats, num_wanted: int) -> Ids:
     Every column of the row folded into lanes has a maximum; at least `num_wanted` values reach the `num_wanted`-th largest of these
     maxima, so only the few that do need sorting. That replaces a partial sort of the row by three vectorised passes.
     """
-    floor = np.finfo(np.float32).min  # leaves out tokens at minus infinity
+    floor = np.finfo(values.dtype).min  # leaves out tokens at minus infinity
     if not _takes_all(values, num_wanted):
         num_columns = len(values) // _NUM_LANES
         maxima = values[: num_columns * _NUM_LANES].reshape(_NUM_LANES, num_columns).max(axis=0)
@@ -173,17 +174,22 @@ def _takes_all(values: Floats, num_wanted: int) -> bool:
 
 
 def _host_values(logits_row: torch.Tensor) -> Floats:
-    """The row as float32 on the host, checked; it may share the row's memory."""
-    values: Floats = logits_row.detach().cpu().float().numpy()
+    """The row on the host, widened and checked; it may share the row's memory."""
+    values: Floats = _widened(logits_row.cpu()).numpy()
     if not math.isfinite(values.max()):
         raise _not_finite()
     return values
 
 
+def _widened(logits: torch.Tensor) -> torch.Tensor:
+    """The logits as float32, or float64 where they come in it."""
+    return logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+
+
 def _scaled(values: Floats, temperature: float) -> Floats:
     """Logits over temperature, less their maximum: the shift changes no choice, and keeps small temperatures from overflowing."""
     with np.errstate(over="ignore"):
-        scaled: Floats = (values - values.max()) / np.float32(temperature)
+        scaled: Floats = (values - values.max()) / temperature
     return scaled
 
 
@@ -194,7 +200,7 @@ def _weights(scaled: Floats) -> npt.NDArray[np.float64]:
 
 
 def _total_weight(values: Floats, temperature: float) -> float:
-    """The weight of the whole row; in float32 and by torch, whose vectorised exponential halves this pass over the vocabulary."""
+    """The weight of the whole row; by torch, whose vectorised exponential halves this pass over the vocabulary."""
     row = torch.from_numpy(values)
     return float((row - row.max()).div_(temperature).exp_().sum())
 

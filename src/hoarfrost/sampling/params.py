@@ -28,7 +28,7 @@ class SamplingParams:
         min_p: keep tokens at least this likely relative to the likeliest; 0 keeps all.
         seed: keys the noise; the same seed, prompt and weights give the same tokens.
         max_new_tokens: the output ends here with finish reason "length".
-        min_new_tokens: nothing ends the output within its first `min_new_tokens` tokens; end-of-sequence and stop ids are not chosen there.
+        min_new_tokens: no stop counts within the first `min_new_tokens` tokens, and end-of-sequence and stop ids are not chosen there.
         stop: strings that end the output and are cut from its text; one string may be given bare.
         stop_token_ids: ids that end the output, besides the model's end-of-sequence ids.
         ignore_eos: treat end-of-sequence ids as ordinary tokens.
@@ -51,9 +51,10 @@ class SamplingParams:
     stop_on_repetition: bool = False
 
     def __post_init__(self) -> None:
-        _require_number("temperature", self.temperature, f"0 (greedy) or a finite number of at least {MIN_TEMPERATURE}", _is_temperature)
-        _require_number("top_p", self.top_p, "above 0 and at most 1 (1 keeps every token)", lambda x: 0 < x <= 1)
-        _require_number("min_p", self.min_p, "between 0 and 1 (0 keeps every token)", lambda x: 0 <= x <= 1)
+        wanted = f"0 (greedy) or a finite number of at least {MIN_TEMPERATURE}"
+        self._set("temperature", _real_number("temperature", self.temperature, wanted, _is_temperature))
+        self._set("top_p", _real_number("top_p", self.top_p, "above 0 and at most 1 (1 keeps every token)", lambda x: 0 < x <= 1))
+        self._set("min_p", _real_number("min_p", self.min_p, "between 0 and 1 (0 keeps every token)", lambda x: 0 <= x <= 1))
         if self.top_k is not None:
             self._set("top_k", _whole_number("top_k", self.top_k, 1, "use None to keep every token"))
         self._set("seed", _whole_number("seed", self.seed, 0, f"use one between 0 and {MAX_SEED}"))
@@ -91,10 +92,11 @@ def _is_temperature(value: float) -> bool:
     return value == 0 or MIN_TEMPERATURE <= value < math.inf
 
 
-def _require_number(name: str, value: object, wanted: str, is_valid: Callable[[float], bool]) -> None:
-    """Raise unless `value` is a real number in range; NaN fails every comparison, so it needs no case of its own."""
+def _real_number(name: str, value: object, wanted: str, is_valid: Callable[[float], bool]) -> float:
+    """`value` as a Python float in range; NaN fails every comparison, so it needs no case of its own."""
     if not isinstance(value, Real) or not is_valid(float(value)):
         raise InvalidInput(f"{name} must be {wanted}, got {value!r}.")
+    return float(value)
 
 
 def _whole_number(name: str, value: int, minimum: int, remedy: str) -> int:
