@@ -93,7 +93,9 @@ def main() -> int:
         write_json(arguments.json, report)
     near_ties, faults = (sum(row[key] for row in summary) for key in ("near_ties", "faults"))
     compared = sum(row["tokens"] for row in summary)
-    Console().print(f"{len(summary)} runs over {len(prompts)} prompts, {compared:,} tokens compared: {near_ties} near ties, {faults} faults")
+    Console().print(
+        f"{len(summary)} runs over {len(prompts)} prompts, {compared:,} tokens compared: {near_ties} near ties, {faults} faults"
+    )
     return 1 if faults else 0
 
 

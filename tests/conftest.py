@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -26,7 +27,6 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
 )
-from transformers import AutoModelForCausalLM
 
 settings.register_profile("hoarfrost", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("hoarfrost")

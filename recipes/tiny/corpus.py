@@ -22,6 +22,8 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from hoarfrost.evaluation.prompt_sets import MATH_SUFFIX, PYTHON_PREFIX
+
 VOCAB_SIZE = 8192
 END_OF_TEXT, TURN_START, TURN_END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
 HELD_OUT_EVERY = 50
@@ -36,9 +38,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-MATH_SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
-PYTHON_PREFIX = "Write a solution to the following problem and make sure that it passes the tests:\n```python\n"
-
 
 def read_json_lines(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as lines:
@@ -46,9 +45,7 @@ def read_json_lines(path: Path) -> list[dict[str, str]]:
 
 
 def chat(user: str, assistant: str) -> str:
-    return (
-        f"{TURN_START}user\n{user.strip()}{TURN_END}\n{TURN_START}assistant\n{assistant.strip()}{TURN_END}\n{END_OF_TEXT}"
-    )
+    return f"{TURN_START}user\n{user.strip()}{TURN_END}\n{TURN_START}assistant\n{assistant.strip()}{TURN_END}\n{END_OF_TEXT}"
 
 
 def gsm8k(data: Path) -> Iterator[str]:

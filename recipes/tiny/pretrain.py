@@ -46,7 +46,7 @@ MIX = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training: `lengths` maps a window length to its share of the steps, `retrieval` is the synthetic share of the windows."""
+    """One stretch of training: `lengths`: window length to share of the steps, `retrieval`: the synthetic share of the windows."""
 
     num_layers: int
     num_tokens: int

@@ -1,6 +1,6 @@
 """Writes the prompts whose answers, in the target's own words, the drafter learns from: the first turns of the training chats.
 
-    python recipes/tiny/prompts.py --data-dir DATA --out build/tiny/prompts.jsonl --number 5000
+python recipes/tiny/prompts.py --data-dir DATA --out build/tiny/prompts.jsonl --number 5000
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ NAMES = (
     "Yara Zoe Anna Ben Carl Diana Eric Fiona George Hannah Ivan Julia Karl Laura Martin Nina Oscar Paula Ruth Simon Thomas Vera Walter"
 ).split()
 WORDS = (
-    "apple river stone cloud garden silver window candle forest engine bridge marble pepper violin anchor copper lantern meadow ocean paper "
-    "rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer island jacket kettle lemon"
+    "apple river stone cloud garden silver window candle forest engine bridge marble pepper violin anchor copper lantern meadow ocean "
+    "paper rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer island jacket kettle lemon"
 ).split()
 
 

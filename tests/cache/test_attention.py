@@ -6,13 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import plain_attention as plain
 from torch import Tensor
 
 from hoarfrost.cache import attention
-from reference import plain_attention as plain
 
 
-def random_case(num_heads: int, num_kv_heads: int, num_rows: int, num_past: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_case(
+    num_heads: int, num_kv_heads: int, num_rows: int, num_past: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch.manual_seed(num_heads * 1000 + num_rows * 10 + num_past)
     queries = torch.randn(num_heads, num_rows, 16).to(dtype)
     keys, values = (torch.randn(num_kv_heads, num_past + num_rows, 16).to(dtype) for _ in range(2))
@@ -28,18 +30,26 @@ def test_tail_equals_plain(dtype: torch.dtype, tolerance: float, heads: tuple[in
     queries, keys, values, square = random_case(*heads, num_rows, num_past, dtype)
     mask = torch.cat([torch.ones(num_rows, num_past, dtype=torch.bool), square], 1)
     expected = plain(queries, keys, values, mask, 0.3)
-    torch.testing.assert_close(attention.attend_tail(queries, keys, values, ~square, 0.3).double(), expected, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(attention.attend_with_mask(queries, keys, values, mask, 0.3).double(), expected, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        attention.attend_tail(queries, keys, values, ~square, 0.3).double(), expected, atol=tolerance, rtol=tolerance
+    )
+    torch.testing.assert_close(
+        attention.attend_with_mask(queries, keys, values, mask, 0.3).double(), expected, atol=tolerance, rtol=tolerance
+    )
 
 
 @pytest.mark.parametrize("num_rows", [1, 5])
 def test_unmasked_and_causal_equal_plain(num_rows: int) -> None:
     queries, keys, values, _ = random_case(6, 2, num_rows, 12, torch.float32)
     everything = torch.ones(num_rows, 12 + num_rows, dtype=torch.bool)
-    torch.testing.assert_close(attention.attend_all(queries, keys, values, 0.3).double(), plain(queries, keys, values, everything, 0.3), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        attention.attend_all(queries, keys, values, 0.3).double(), plain(queries, keys, values, everything, 0.3), atol=1e-6, rtol=1e-6
+    )
     queries, keys, values, _ = random_case(6, 2, num_rows, 0, torch.float32)
     causal = torch.ones(num_rows, num_rows, dtype=torch.bool).tril()
-    torch.testing.assert_close(attention.attend_causal(queries, keys, values, 0.3).double(), plain(queries, keys, values, causal, 0.3), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        attention.attend_causal(queries, keys, values, 0.3).double(), plain(queries, keys, values, causal, 0.3), atol=1e-6, rtol=1e-6
+    )
 
 
 def test_the_caller_keeps_its_queries() -> None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import plain_attention as plain
 from torch import Tensor
 
 from hoarfrost.cache import DenseStore
-from reference import plain_attention as plain
 
 NUM_LAYERS, NUM_KV_HEADS, NUM_HEADS, HEAD_DIM = 2, 2, 4, 8
 

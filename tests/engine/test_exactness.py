@@ -1,6 +1,6 @@
 """Exactness: whatever the tree, the budget, the drafter, the batch and the chunking, the tokens are those of plain decoding.
 
-A difference would be excused only where plain decoding's own two best choices lie within 1e-4 of each other (`reference.is_near_tie`); these
+A difference would be excused only where plain decoding's own two best choices lie within 1e-4 of each other; these
 random models have none, and the tests say so.
 """
 

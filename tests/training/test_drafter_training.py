@@ -143,10 +143,11 @@ def test_a_folder_in_use_and_changed_settings_are_refused(target_folder: str, da
         ({"target_layer_ids": (1, 1)}, "give different ids"),
         ({"mask_token_id": 64}, "mask_token_id is 64; the target's tokens are numbered 0 to 63"),
         ({"mask_token_id": 2}, "mask_token_id 2 is an end or padding token"),
-        ({"max_prompt_tokens": 2}, "Only 0 of 12 records fit, and 2 are needed"),
+        ({"max_prompt_tokens": 2}, "Only 0 of 12 prompts have at most 2 tokens, and 2 are needed"),
         ({"dtype": "float16"}, "cannot be trained with a float16 target"),
     ],
 )
 def test_bad_settings_are_named(target_folder: str, data_file: Path, tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         train_drafter(settings(target_folder, data_file, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()  # the folder stays free for the mended command

@@ -7,7 +7,8 @@ token is: that is the loop's business, and it does not depend on who shares the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence as Many
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +45,8 @@ class Engine:
     ) -> Engine:
         """Loads `model` (a folder, a hub id or the alias of a shipped pair) and its drafter.
 
-        `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None` decodes
-        without. Raises `InvalidInput` for anything that cannot be found, does not fit together or is not served exactly.
+        `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
+        decodes without. Raises `InvalidInput` for anything that cannot be found, does not fit together or is not served exactly.
         """
         target = Target.load(model, dtype=dtype, device=device)
         if drafter == "auto":

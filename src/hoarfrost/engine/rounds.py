@@ -7,7 +7,8 @@ packed row of tokens. What a round emits depends on the target, the prompt and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence as Many
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Finds, checks and loads the model that is to be accelerated: what is served exactly is loaded, everything else is refused with a sentence."""
+"""Finds, checks and loads the model that is to be accelerated. What cannot be served exactly is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def load_config(name: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         shipped = ", ".join(SHIPPED)
         raise InvalidInput(
-            f"No model {name!r}: it is no folder with a config.json, no shipped model ({shipped}), and the Hugging Face hub did not give it "
-            f"({str(error).strip().splitlines()[0]})."
+            f"No model {name!r}: it is no folder with a config.json, no shipped model ({shipped}), and the Hugging Face hub did not give "
+            f"it ({str(error).strip().splitlines()[0]})."
         ) from None
     check_supported(config, name)
     return config
@@ -85,7 +85,9 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
     if window is not None and window < config.max_position_embeddings:
         foreign = ["sliding_attention"]
     if foreign:
-        raise InvalidInput(f"{name} has layers of kind {', '.join(foreign)}; only models with full attention in every layer are served exactly.")
+        raise InvalidInput(
+            f"{name} has layers of kind {', '.join(foreign)}; only models with full attention in every layer are served exactly."
+        )
     rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope_type in LENGTH_DEPENDENT_ROPE:
         raise InvalidInput(f"{name} uses {rope_type!r} rotary scaling, whose keys change with the length of the call; it is not supported.")

@@ -31,7 +31,7 @@ from hoarfrost.training.data import TrainingSequence
 from hoarfrost.training.features import FeatureCache, load_frozen_target
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient, slot_weights
 from hoarfrost.training.optimizers import cosine_with_warmup, muon_and_adamw
-from hoarfrost.training.preparation import TrainingData, drafter_config, prepare_data
+from hoarfrost.training.preparation import TrainingData, choose_prompts, drafter_config, prepare_data
 from hoarfrost.training.progress import progress_bar
 from hoarfrost.training.report import TrainingLog, draw_curve
 from hoarfrost.training.settings import DrafterTrainingConfig, TrainingReport
@@ -46,9 +46,10 @@ FREE_ON_RESUME = ("out", "resume", "dtype", "device", "generation_batch", "featu
 def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport:
     """Generates responses, trains, validates and writes the drafter. Raises `InvalidInput` for what cannot be trained."""
     target = load_frozen_target(settings.target, dtype=settings.dtype, device=settings.device)
-    drafter_config(settings, target)  # faults in the settings show before hours of generation
+    drafter_config(settings, target)  # faults in the settings show before anything is written or generated
+    prompts, num_dropped = choose_prompts(settings, target)
     claim_folder(settings)
-    data = prepare_data(settings, target)
+    data = prepare_data(settings, target, prompts, num_dropped)
     return Trainer(settings, target, data).run()
 
 
@@ -66,7 +67,10 @@ def claim_folder(settings: DrafterTrainingConfig) -> None:
                 f"The run in {settings.out} was started with {changed[0]} = {before.get(changed[0])!r}, not {described[changed[0]]!r}; "
                 "resume it with its own settings, or start another in a new folder."
             )
-    settings.out.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"The folder {settings.out} cannot be made ({error.strerror}); give another --out.") from None
     record.write_text(json.dumps(described, indent=1) + "\n")
 
 

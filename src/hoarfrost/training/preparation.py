@@ -82,29 +82,37 @@ def mask_token_id(settings: DrafterTrainingConfig, target: Target) -> int:
     return found
 
 
-def prepare_data(settings: DrafterTrainingConfig, target: Target) -> TrainingData:
-    """Reads the prompts, lets the target answer them (see `responses`), and holds some sequences out."""
+def choose_prompts(settings: DrafterTrainingConfig, target: Target) -> tuple[list[TrainingPrompt], int]:
+    """The prompts to train on, at most `max_prompts` of them, and the number of those left out because they are too long."""
     prompts = read_prompts(settings.data, target.tokenizer, target.vocab_size)
-    fitting = [prompt for prompt in prompts if len(prompt.token_ids) <= settings.max_prompt_tokens]
-    generator = np.random.default_rng(settings.seed)
+    longest = min(settings.max_prompt_tokens, settings.sequence_length - 2)
+    fitting = [prompt for prompt in prompts if len(prompt.token_ids) <= longest]
+    if len(fitting) < 2:
+        raise InvalidInput(
+            f"Only {len(fitting)} of {len(prompts)} prompts have at most {longest} tokens, and 2 are needed, one of them for validation; "
+            "raise max_prompt_tokens (and sequence_length), or give more data."
+        )
+    num_dropped = len(prompts) - len(fitting)
     if settings.max_prompts is not None and len(fitting) > settings.max_prompts:
-        chosen = np.sort(generator.choice(len(fitting), settings.max_prompts, replace=False))
-        fitting = [fitting[index] for index in chosen]
-    num_dropped = 0 if settings.max_prompts is not None else len(prompts) - len(fitting)
-    sequences = answered(settings, target, fitting)
+        chosen = np.random.default_rng(settings.seed).choice(len(fitting), settings.max_prompts, replace=False)
+        fitting = [fitting[index] for index in np.sort(chosen)]
+    return fitting, num_dropped
+
+
+def prepare_data(settings: DrafterTrainingConfig, target: Target, prompts: Sequence[TrainingPrompt], num_dropped: int = 0) -> TrainingData:
+    """Has the prompts answered and holds some sequences out; `num_dropped` records were left out before."""
+    sequences = answered(settings, target, prompts)
     kept = [one for one in sequences if len(one.token_ids) - one.num_prompt_tokens >= 2]
-    num_dropped += len(sequences) - len(kept)
     if len(kept) < 2:
         raise InvalidInput(
-            f"Only {len(kept)} of {len(prompts)} records fit, and 2 are needed: a prompt may have {settings.max_prompt_tokens} tokens "
-            f"(max_prompt_tokens), and 2 of its response's must fit into {settings.sequence_length} (sequence_length)."
+            f"Only {len(kept)} of {len(sequences)} responses have 2 tokens or more, and 2 such responses are needed; give other prompts."
         )
     num_held_out = min(max(1, round(settings.held_out_share * len(kept))), len(kept) - 1)
-    order = generator.permutation(len(kept))
+    order = np.random.default_rng(settings.seed).permutation(len(kept))
     return TrainingData(
         train=tuple(kept[index] for index in order[num_held_out:]),
         held_out=tuple(kept[index] for index in order[:num_held_out]),
-        num_dropped=num_dropped,
+        num_dropped=num_dropped + len(sequences) - len(kept),
     )
 
 
