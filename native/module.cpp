@@ -81,7 +81,8 @@ using LogitArray = nb::ndarray<const Stored, nb::ndim<2>, nb::device::cpu>;
 template <class Logit, class Stored>
 LogitRows<Logit> rows_of(const LogitArray<Stored>& logits) {
     if (logits.shape(1) == 0) throw std::invalid_argument("The logits have no columns.");
-    if (logits.shape(0) > 0 && logits.shape(1) > 1 && logits.stride(1) != 1) throw std::invalid_argument("The entries of a row of logits must lie side by side.");
+    if (logits.size() > 0 && logits.shape(1) > 1 && logits.stride(1) != 1)
+        throw std::invalid_argument("The entries of a row of logits must lie side by side.");
     return {reinterpret_cast<const Logit*>(logits.data()), logits.shape(0), static_cast<size_t>(logits.stride(0)), logits.shape(1)};
 }
 
@@ -123,7 +124,8 @@ public:
     }
 
     nb::tuple to_python() {
-        return nb::make_tuple(token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(), ancestors_.to_numpy(), num_rows_, needs_more_);
+        return nb::make_tuple(token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(), ancestors_.to_numpy(), num_rows_,
+                              needs_more_);
     }
 
 private:
@@ -156,7 +158,7 @@ nb::tuple build_trees_face(const Input<float, 3>& log_probs, const Input<int64_t
     if (num_ranks == 0) throw std::invalid_argument("Every depth needs at least one candidate.");
     check_one_root_each(bonus_token_ids, num_trees);
     check_best_first(log_probs);
-    TreeArrays trees(num_trees, max_tree_rows(budget, horizon, num_ranks));
+    TreeArrays trees(num_trees, max_tree_rows(budget, horizon, has_more ? budget : num_ranks));
     {
         nb::gil_scoped_release unlocked;
         for (size_t i = 0; i < num_trees; ++i) {

@@ -104,11 +104,13 @@ struct Normaliser {
         std::fill_n(lane_sums, num_lanes, 0.0);
     }
 
-    double logarithm() const {
-        const double maximum = *std::max_element(lane_maxima, lane_maxima + num_lanes);
+    double maximum() const { return *std::max_element(lane_maxima, lane_maxima + num_lanes); }
+
+    // The logarithm of the sum of exponentials relative to the maximum.
+    double log_sum() const {
         double sum = 0.0;
-        for (size_t lane = 0; lane < num_lanes; ++lane) sum += lane_sums[lane] * std::exp(lane_maxima[lane] - maximum);
-        return maximum + std::log(sum);
+        for (size_t lane = 0; lane < num_lanes; ++lane) sum += lane_sums[lane] * std::exp(lane_maxima[lane] - maximum());
+        return std::log(sum);
     }
 };
 
@@ -200,12 +202,13 @@ RowReader<Logit>::RowReader(const LogitRows<Logit>& logits, size_t row, Instruct
       group_maxima_((logits.vocab_size + tile_size - 1) / tile_size * num_lanes) {
     Normaliser normaliser;
     run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA { summarise_row(row_, vocab_size_, group_maxima_.data(), normaliser); });
-    log_normaliser_ = normaliser.logarithm();
+    maximum_ = normaliser.maximum();
+    log_sum_ = normaliser.log_sum();
 }
 
 template <class Logit>
 bool RowReader<Logit>::is_broken() const {
-    return std::isnan(log_normaliser_);
+    return std::isnan(log_sum_);
 }
 
 template <class Logit>
@@ -214,7 +217,7 @@ void RowReader<Logit>::top(size_t k, float* log_probs, int64_t* token_ids) const
     offer_candidates(row_, vocab_size_, group_maxima_, lower_bound_of_best(group_maxima_, best), best);
     size_t filled = 0;
     for (const uint64_t key : best.sorted()) {
-        log_probs[filled] = static_cast<float>(logit_of(key) - log_normaliser_);
+        log_probs[filled] = static_cast<float>(logit_of(key) - maximum_ - log_sum_);
         token_ids[filled++] = static_cast<int64_t>(index_of(key));
     }
     fill_with_impossible(row_, filled, k, log_probs, token_ids);

@@ -37,7 +37,8 @@ private:
     const Logit* row_;
     size_t vocab_size_;
     std::vector<float> group_maxima_;
-    double log_normaliser_;
+    double maximum_;
+    double log_sum_;  // the log-normaliser less the maximum: apart, large logits cost no accuracy
 };
 
 // Writes log_probs and token_ids [num_rows, k] of all rows; a broken row gets NaN and token id 0 throughout.

@@ -8,42 +8,28 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command import Outcome, call_command
 from fake_engine import FakeEngine
 
 import hoarfrost
-from hoarfrost.cli import doctor, main, train
+from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
 from hoarfrost.training.settings import DrafterTrainingConfig
 
 
-class Outcome(SimpleNamespace):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs the command with these arguments in this process."""
 
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hoarfrost", *arguments])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code=code, out=captured.out, err=captured.err)
-
-    return run
+    return partial(call_command, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import call_command
 from conftest import VOCAB_SIZE
 
-from hoarfrost.cli import main
 from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
 from hoarfrost.engine.rounds import DecodingLoop
 
@@ -58,17 +58,7 @@ def pair(model_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hoarfrost", *arguments])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(call_command, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("temperature", ["0", "0.8"])

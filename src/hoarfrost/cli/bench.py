@@ -114,7 +114,7 @@ def print_tables(result: dict[str, Any]) -> None:
 
     from hoarfrost.evaluation.report import caption, tables
 
-    console = Console()
+    console = Console(highlight=False, markup=False)
     for table in tables(result):
         console.print(table.to_rich())
-    console.print(caption(result), highlight=False)
+    console.print(caption(result))

@@ -52,12 +52,14 @@ def demo(model: Model = "tiny", drafter: Drafter = "auto", dtype: Dtype = "auto"
     """Decode real prompts with the shipped pair and compare plain decoding, DFlash chain and DDTree."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     shipped = DemoPrompts.load()
     engine = load_engine(model, drafter, dtype, device)
     try:
+        console.print(f"One answer of each kind from {model}. A small model is often wrong; this is about how fast it answers.\n")
         for prompt in shipped.first_of_each_kind():
             stream_answer(console, engine, prompt, shipped.kinds[prompt.set_name])
+        console.print(f"Now all {len(shipped.prompts)} prompts, each in every mode.\n")
         compare(console, engine, shipped.prompts)
     except KeyboardInterrupt:
         console.print("\nInterrupted.")
@@ -73,6 +75,7 @@ def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -
     console.out(prompt.turns[0], style="dim", highlight=False)
     params = SamplingParams(max_new_tokens=NUM_STREAMED_TOKENS, stop_on_repetition=True)
     ids = encode_messages(engine, [{"role": "user", "content": prompt.turns[0]}])
+    marked = " (marked above)" if console.is_terminal else ""
     num_from_tree = 0
     for piece in engine.stream(ids, params):
         guessed, rest = split_piece(engine.tokenizer, piece)
@@ -83,7 +86,7 @@ def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -
             figures = piece.statistics
             console.out(
                 f"\n-> {figures.num_tokens} tokens in {figures.num_rounds} rounds ({figures.tau:.2f} a round), {num_from_tree} of them "
-                f"from the tree (marked above), {figures.tokens_per_second:.0f} tokens/s\n",
+                f"from the tree{marked}, {figures.tokens_per_second:.0f} tokens/s\n",
                 style="bold",
                 highlight=False,
             )

@@ -1,0 +1,1 @@
+"""Prompt sets, benchmarks on them, and the reports of what was measured."""

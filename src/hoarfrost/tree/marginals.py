@@ -107,30 +107,34 @@ def _top_rows(parts: list[Tensor], k: int) -> Top:
     """log_probs and token_ids `[n, k]` of the n rows of all `parts [n_i, V]`, by torch operations on their device."""
     vocab_size = parts[0].shape[1]
     group_size = 2 ** round(math.log2(vocab_size / k) / 2)
-    group_maxima, normalisers = _summarise(parts, group_size)
+    group_maxima, maxima, log_sums = _summarise(parts, group_size)
     groups = _best_by_key(_rank_keys(group_maxima, torch.arange(group_maxima.shape[1], device=group_maxima.device)), k)[1]
     ids = (groups.unsqueeze(2) * group_size + torch.arange(group_size, device=groups.device)).flatten(1)
     per_part = ids.clamp(max=vocab_size - 1).split([part.shape[0] for part in parts])
     logits = torch.cat([part.gather(1, indices) for part, indices in zip(parts, per_part, strict=True)]).float()
     keys = _rank_keys(logits, ids).masked_fill(ids >= vocab_size, torch.iinfo(torch.int64).min)
     best_logits, best_ids = _best_by_key(keys, k)
-    log_probs = best_logits - normalisers.masked_fill(normalisers == -torch.inf, 0.0).unsqueeze(1)
-    packed = torch.cat((log_probs.view(torch.int32), best_ids.to(torch.int32)), dim=1).cpu().numpy()
-    return packed[:, :k].view(np.float32), packed[:, k:].astype(np.int64)
+    log_probs = best_logits - maxima.unsqueeze(1) - log_sums.unsqueeze(1)
+    packed = torch.stack((log_probs.view(torch.int32), best_ids.to(torch.int32))).cpu().numpy()
+    return packed[0].view(np.float32), packed[1].astype(np.int64)
 
 
-def _summarise(parts: list[Tensor], group_size: int) -> tuple[Tensor, Tensor]:
-    """One reading of all logits: the maxima of groups of ids, float32 [n, ceil(V / group_size)], and the log-normalisers, float32 [n]."""
+def _summarise(parts: list[Tensor], group_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One reading of all logits: the maxima of groups of ids, float32 [n, ceil(V / group_size)]; the row maxima, float32 [n], and the
+    logarithms of the sums of exponentials relative to them, float32 [n]: apart, large logits cost no accuracy."""
     vocab_size, num_rows = parts[0].shape[1], sum(part.shape[0] for part in parts)
     piece_size = max(1, MAX_PIECE_ELEMENTS // max(1, num_rows * group_size)) * group_size
-    maxima, normalisers = [], []
+    group_maxima, piece_maxima, piece_sums = [], [], []
     for start in range(0, vocab_size, piece_size):
         pieces = [part[:, start : start + piece_size] for part in parts]
         piece = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
-        normalisers.append(piece.logsumexp(dim=1))
         padded = functional.pad(piece, (0, -piece.shape[1] % group_size), value=-torch.inf)
-        maxima.append(padded.view(num_rows, padded.shape[1] // group_size, group_size).amax(dim=2))
-    return torch.cat(maxima, dim=1), torch.stack(normalisers).logsumexp(dim=0)
+        group_maxima.append(padded.view(num_rows, padded.shape[1] // group_size, group_size).amax(dim=2))
+        piece_maxima.append(group_maxima[-1].amax(dim=1).clamp(min=torch.finfo(torch.float32).min))  # -inf less -inf would be NaN
+        piece_sums.append((piece - piece_maxima[-1].unsqueeze(1)).exp_().sum(dim=1))
+    maxima = torch.stack(piece_maxima).amax(dim=0)
+    sums = (torch.stack(piece_sums) * (torch.stack(piece_maxima) - maxima).exp_()).sum(dim=0)
+    return torch.cat(group_maxima, dim=1), maxima, sums.clamp(min=1.0).log()  # below 1 only where all is -inf
 
 
 def _rank_keys(logits: Tensor, indices: Tensor) -> Tensor:

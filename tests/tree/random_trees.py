@@ -1,0 +1,54 @@
+"""Random trees and what the tests check of every tree."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hoarfrost.tree import DraftTree
+
+
+@st.composite
+def draft_trees(draw: st.DrawFn, max_rows: int = 80) -> DraftTree:
+    """Trees of any shape; siblings carry different tokens out of a few."""
+    parents, children = [-1], {0: 0}
+    for row in range(1, draw(st.integers(1, max_rows))):
+        parent = draw(st.integers(0, row - 1))
+        parents.append(parent)
+        children[parent] += 1
+        children[row] = 0
+    token_ids, used = [99], dict.fromkeys(children, 0)
+    for parent in parents[1:]:
+        token_ids.append(used[parent])
+        used[parent] += 1
+    return DraftTree.from_parents(token_ids, parents)
+
+
+def assert_well_formed(tree: DraftTree) -> None:
+    num_rows = tree.num_rows
+    assert (tree.token_ids.dtype, tree.parents.dtype, tree.depths.dtype) == (np.int64, np.int32, np.int32)
+    assert (tree.ancestors.dtype, tree.ancestors.shape) == (np.uint64, (num_rows, -(-num_rows // 64)))
+    assert tree.parents.shape == tree.depths.shape == (num_rows,)
+    assert tree.parents[0] == -1
+    assert tree.depths[0] == 0
+    assert (tree.parents[1:] >= 0).all()
+    assert (tree.parents[1:] < np.arange(1, num_rows)).all()
+    assert (tree.depths[1:] == tree.depths[tree.parents[1:]] + 1).all()
+    assert len(set(zip(tree.parents.tolist(), tree.token_ids.tolist(), strict=True))) == num_rows
+    np.testing.assert_array_equal(tree.visible(), closure(tree))
+
+
+def closure(tree: DraftTree) -> np.ndarray:
+    """The reflexive transitive closure of the parent relation, by stepping from row to row."""
+    visible = np.zeros((tree.num_rows, tree.num_rows), bool)
+    for row in range(tree.num_rows):
+        at = row
+        while at >= 0:
+            visible[row, at] = True
+            at = int(tree.parents[at])
+    return visible
+
+
+def assert_equal_trees(tree: DraftTree, other: DraftTree) -> None:
+    for name in ("token_ids", "parents", "depths", "ancestors"):
+        np.testing.assert_array_equal(getattr(tree, name), getattr(other, name), err_msg=name)
