@@ -10,17 +10,15 @@ from hoarfrost.tree import DraftTree
 
 @st.composite
 def draft_trees(draw: st.DrawFn, max_rows: int = 80) -> DraftTree:
-    """Trees of any shape; siblings carry different tokens out of a few."""
-    parents, children = [-1], {0: 0}
-    for row in range(1, draw(st.integers(1, max_rows))):
-        parent = draw(st.integers(0, row - 1))
+    """Trees of any shape, from chains to stars; siblings carry different tokens out of a few."""
+    num_rows, reach = draw(st.integers(1, max_rows)), draw(st.integers(1, max_rows))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    parents, token_ids, num_children = [-1], [99], [0] * num_rows
+    for row in range(1, num_rows):
+        parent = int(random.integers(max(0, row - reach), row))
         parents.append(parent)
-        children[parent] += 1
-        children[row] = 0
-    token_ids, used = [99], dict.fromkeys(children, 0)
-    for parent in parents[1:]:
-        token_ids.append(used[parent])
-        used[parent] += 1
+        token_ids.append(num_children[parent])
+        num_children[parent] += 1
     return DraftTree.from_parents(token_ids, parents)
 
 

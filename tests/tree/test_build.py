@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from tree.random_trees import assert_equal_trees, assert_well_formed
@@ -58,6 +58,7 @@ def prefix_closed_sets(frontier: list[Path], size: int, horizon: int, vocab_size
             yield [node, *rest]
 
 
+@settings(max_examples=50)
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 4))
 def test_no_tree_of_that_size_expects_more(data: st.DataObject, horizon: int, vocab_size: int, budget: int) -> None:
     entries = st.lists(st.floats(-4, 4, width=32), min_size=horizon * vocab_size, max_size=horizon * vocab_size)
@@ -75,6 +76,7 @@ def test_no_tree_of_that_size_expects_more(data: st.DataObject, horizon: int, vo
     assert expected_length(paths[1:]) == pytest.approx(best, abs=1e-6)
 
 
+@settings(max_examples=50)
 @given(small_logits(), st.integers(0, 40), st.none() | st.integers(1, 4))
 def test_equals_the_twin_in_ties(logits: Tensor, budget: int, max_width: int | None) -> None:
     config = TreeConfig(budget, max_width)
@@ -94,6 +96,7 @@ def test_equals_the_twin_on_a_real_vocabulary(budget: int, scale: float, dtype: 
     assert_equal_trees(tree, twin(logits, TreeConfig(budget)))
 
 
+@settings(max_examples=50)
 @given(small_logits(max_vocab_size=12), st.integers(1, 40), st.integers(1, 3))
 def test_widening_changes_nothing(logits: Tensor, budget: int, first_num_ranks: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

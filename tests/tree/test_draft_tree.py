@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from tree.random_trees import assert_well_formed, draft_trees
 
 from hoarfrost.tree import DraftTree
 
 
+@settings(max_examples=50)
 @given(draft_trees(max_rows=140))
 def test_rows_see_themselves_and_their_ancestors(tree: DraftTree) -> None:
     assert_well_formed(tree)

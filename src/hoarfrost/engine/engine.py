@@ -57,13 +57,19 @@ class Engine:
     def tokenizer(self) -> Any:
         return self.target.tokenizer
 
-    def chat(self, messages: str | list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation in the model's chat template, up to where the assistant's next turn begins."""
+    def chat(self, messages: str | list[dict[str, str]], *, thinking: bool = False) -> list[int]:
+        """Token ids of a conversation in the model's chat template, up to where the assistant's next turn begins.
+
+        `thinking` asks templates that know `enable_thinking` (Qwen3's) for a thinking phase; the released DFlash drafters were trained
+        without one.
+        """
         if self.tokenizer.chat_template is None:
             raise InvalidInput(f"{self.target.name} has no chat template; give the prompt as plain text instead.")
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        ids: list[int] = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, enable_thinking=thinking
+        )
         return ids
 
     def generate(

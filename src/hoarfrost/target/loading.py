@@ -71,7 +71,10 @@ def load_config(name: str) -> PreTrainedConfig:
 def locate(name: str) -> str:
     """Turns an alias into its folder; leaves folders and hub ids alone."""
     if name in SHIPPED and not Path(name).exists():
-        return str(SHIPPED[name].target)
+        folder = SHIPPED[name].target
+        if not folder.exists():
+            raise InvalidInput(f"This installation lacks the weights of {name!r} ({folder}); install the whole package again.")
+        return str(folder)
     return name
 
 

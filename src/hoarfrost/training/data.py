@@ -122,7 +122,7 @@ def split_messages(messages: Any, where: str) -> tuple[list[dict[str, str]], str
 def encode_prompt(messages: list[dict[str, str]], tokenizer: Any) -> tuple[int, ...]:
     if tokenizer.chat_template is None:
         return tuple(tokenizer.encode("\n".join(message["content"] for message in messages)))
-    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, enable_thinking=False))
 
 
 def token_list(value: Any, where: str, field: str, vocab_size: int) -> tuple[int, ...]:
