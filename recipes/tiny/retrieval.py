@@ -18,7 +18,8 @@ NAMES = (
 ).split()
 WORDS = (
     "apple river stone cloud garden silver window candle forest engine bridge marble pepper violin anchor copper lantern meadow ocean "
-    "paper rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer island jacket kettle lemon"
+    "paper rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer "
+    "island jacket kettle lemon"
 ).split()
 
 
