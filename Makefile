@@ -1,5 +1,7 @@
 # `make demo` decodes real prompts, `make test` runs the tests; each sets up what it needs in .venv first.
 PYTHON ?= python3
+# Where pip looks for torch besides its usual index. On Linux PyPI's torch brings gigabytes of CUDA libraries; PyTorch's own CPU index does not.
+TORCH_INDEX ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -13,7 +15,8 @@ setup: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml CMakeLists.txt $(wildcard native/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "hoarfrost needs Python 3.11 to 3.13; call make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch numpy scikit-build-core nanobind cmake ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[plot,dev]'
 	touch $@
 
