@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, tiny_config
@@ -24,19 +23,6 @@ def stock_forward(folder: str, token_ids: list[int]) -> tuple[torch.Tensor, torc
     with torch.inference_mode():
         out = model(torch.tensor([token_ids]), output_hidden_states=True)
     return out.logits[0], torch.cat([out.hidden_states[tap + 1][0] for tap in TAPS], -1)
-
-
-def tree_from_parents(parents: list[int], token_ids: list[int]) -> DraftTree:
-    """A draft tree with the given shape, written out by hand."""
-    size = len(parents)
-    depths, seen = [0] * size, np.zeros((size, size), dtype=bool)
-    for row, parent in enumerate(parents):
-        seen[row, row] = True
-        if parent >= 0:
-            depths[row] = depths[parent] + 1
-            seen[row] |= seen[parent]
-    ancestors = np.array([[sum(1 << column for column in np.flatnonzero(row))] for row in seen], dtype=np.uint64)
-    return DraftTree(np.array(token_ids), np.array(parents, dtype=np.int32), np.array(depths, dtype=np.int32), ancestors)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -63,9 +49,9 @@ def test_packed_trees_equal_their_paths(architecture: str, model_folder: Callabl
     folder = model_folder(architecture)
     target = Target.load(folder, dtype="float32", device="cpu")
     trees = [
-        tree_from_parents([-1, 0, 0, 1, 1, 2, 5], [11, 12, 13, 14, 15, 16, 17]),
+        DraftTree.from_parents([11, 12, 13, 14, 15, 16, 17], [-1, 0, 0, 1, 1, 2, 5]),
         DraftTree.single(21),
-        tree_from_parents([-1, 0, 1, 2], [31, 32, 33, 34]),
+        DraftTree.from_parents([31, 32, 33, 34], [-1, 0, 1, 2]),
     ]
     stores = []
     for prompt in PROMPTS:
@@ -91,7 +77,7 @@ def test_committed_path_continues_like_the_sequence(model_folder: Callable[[str]
     store = target.new_store()
     target.forward(PackedRows.from_chunk(store, PROMPTS[0], target.device))
     store.commit(range(len(PROMPTS[0])))
-    tree = tree_from_parents([-1, 0, 0, 1, 2, 4], [11, 12, 13, 14, 15, 16])
+    tree = DraftTree.from_parents([11, 12, 13, 14, 15, 16], [-1, 0, 0, 1, 2, 4])
     target.forward(PackedRows.from_trees([store], [tree], target.device))
     store.commit([0, 2, 4, 5])
     hidden, _ = target.forward(PackedRows.from_trees([store], [DraftTree.single(40)], target.device))
