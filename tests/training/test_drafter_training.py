@@ -40,9 +40,9 @@ def settings(target_folder: str, data_file: Path, out: Path, **changes: object) 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
-    one = sequence(24, 4)
+    one = sequence(14, 4)
     rates = {"learning_rate": 0.01, "muon_learning_rate": 0.05}
-    chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=120, anchors_per_sequence=64, **rates)
+    chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=60, anchors_per_sequence=64, **rates)
     trainer = Trainer(chosen, target(), TrainingData((one,), (one,), 0))
     assert trainer.validate().expected_tokens_per_round < 1.5
     for _ in range(trainer.num_steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -28,6 +29,7 @@ def repeats(tokens: list[int]) -> bool:
     return any(len(tokens) >= 3 * n and tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in range(4, 33))
 
 
+@functools.cache
 @torch.no_grad()
 def plain_response(request: Request, seed: int) -> Response:
     """One token at a time, no cache, no batch."""
@@ -82,7 +84,7 @@ def generate(path: Path, asked: list[Request]) -> list[Response]:
 
 
 def test_an_interrupted_run_makes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = requests(14)
+    asked = requests(16)
     asked[9] = Request(9, asked[6].prompt_ids, asked[6].temperature)  # the same prompt a second time wants a second response
     whole = generate(tmp_path / "whole.jsonl", asked)
 
@@ -107,4 +109,4 @@ def test_an_interrupted_run_makes_only_what_is_missing(tmp_path: Path, monkeypat
 
     generate(path, asked)
     assert num_batches == 5
-    assert response_file.ResponseFile(path).take(asked).keys() == set(range(14))
+    assert response_file.ResponseFile(path).take(asked).keys() == set(range(16))
