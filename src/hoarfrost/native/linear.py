@@ -38,12 +38,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         if rows.numel() == self.in_features:  # one row misses the blocked kernels and takes twice as long as two
-            pair = rows.reshape(1, -1).expand(2, -1)
-            return self._multiply(pair)[:1].view(*rows.shape[:-1], self.out_features)
+            row = rows.view(1, self.in_features)
+            return self._multiply(torch.cat((row, row)))[:1].view(*rows.shape[:-1], self.out_features)
         return self._multiply(rows)
 
     def _multiply(self, rows: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, self._packed, self._bias, "none", [], "")
         return out
 
 
