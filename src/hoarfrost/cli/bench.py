@@ -98,12 +98,7 @@ def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:
     """The journal beside the result file; without one the records are only kept in memory."""
     from hoarfrost.evaluation.decode_records import Journal
 
-    if json_file is None:
-        return Journal(None)
-    try:
-        journal, message = Journal.start(json_file.with_name(json_file.name + ".partial.jsonl"), header)
-    except OSError as error:
-        raise InvalidInput(f"The result file {json_file} cannot be written: {error.strerror}.") from None
+    journal, message = Journal.beside(json_file, header)
     if message:
         typer.echo(message, err=True)
     return journal
