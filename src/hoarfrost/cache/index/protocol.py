@@ -9,7 +9,7 @@ the keys it scores from the store's own pages, handed to `select` and `insert` a
     changes = index.insert(rows, keys)                 # the window's oldest rows come in; the store moves what `changes` names
     changes = index.truncate(num_rows)                 # the newest rows are forgotten
 
-Rows are numbered 0.. in the order they are given, the same numbers in every head. Per KV head each row lies in exactly one page; pages are
+Rows are numbered 0.. in the order they are given, alike in every head. Per KV head each row lies in exactly one page; pages are
 filled from slot 0 on, without holes. A page id stays what it is until its page changes; an emptied page keeps its id and may be filled again.
 """
 
