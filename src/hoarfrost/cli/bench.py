@@ -11,6 +11,7 @@ import typer
 
 from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Drafter, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.decode_modes import MODES
 
 if TYPE_CHECKING:
     from hoarfrost.evaluation.decode_records import Journal
@@ -23,11 +24,11 @@ DECODE_SETTINGS = "hoarfrost.evaluation.decode_benchmark:DecodeSettings"
 def decode(
     model: Model,
     drafter: Drafter = "auto",
-    sets: Annotated[str | None, typer.Option(help="Prompt sets separated by commas; by default all ten.")] = None,
+    sets: Annotated[str, typer.Option(help="Prompt sets separated by commas; `all`: the ten of the DDTree paper.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Prompts per set; by default as many as the DDTree paper takes.")] = None,
     temperatures: Annotated[str | None, typer.Option("--temperature", help="One or more, separated by commas.")] = None,
-    modes: Annotated[str | None, typer.Option(help="Of ar, chain, tree.")] = None,
-    budgets: Annotated[str | None, typer.Option(help="Tree budgets, separated by commas.")] = None,
+    modes: Annotated[str | None, typer.Option(help=f"Of {', '.join(MODES)}, separated by commas.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Tree budgets, separated by commas: numbers of nodes, or `auto`.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first prompt; the next has the next.")] = None,
     chat: Chat = None,
@@ -42,20 +43,19 @@ def decode(
     """
     from hoarfrost.cli.progress import prompt_progress
     from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
-    from hoarfrost.evaluation.prompt_sets import PROMPT_SETS, load_prompts
+    from hoarfrost.evaluation.prompt_sets import load_sets
 
     settings = DecodeSettings(
         **given(
             modes=parse_list(modes, str, "--modes") if modes is not None else None,
-            budgets=parse_list(budgets, int, "--budgets") if budgets is not None else None,
+            budgets=parse_budgets(budgets) if budgets is not None else None,
             temperatures=parse_list(temperatures, float, "--temperature") if temperatures is not None else None,
             max_new_tokens=max_new_tokens,
             seed=seed,
             chat=chat,
         )
     )
-    names = parse_list(sets, str, "--sets") if sets is not None else tuple(PROMPT_SETS)
-    prompts = [prompt for name in names for prompt in load_prompts(name, data_dir=data_dir, limit=limit)]
+    prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
     benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device), settings)
     header = benchmark.describe(prompts)
     journal = open_journal(json_file, header)
@@ -92,6 +92,15 @@ def report(
         typer.echo(to_markdown(result), nl=False)
     else:
         print_tables(result)
+
+
+def parse_budgets(text: str) -> tuple[int | str, ...]:
+    """Splits `16,32,auto`."""
+    parts = parse_list(text, str, "--budgets")
+    try:
+        return tuple(part if part == "auto" else int(part) for part in parts)
+    except ValueError:
+        raise InvalidInput(f"--budgets takes numbers of nodes or `auto`, separated by commas, not {text!r}.") from None
 
 
 def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.conversation import Message, encode_messages
+from hoarfrost.evaluation.decode_modes import MODES
 from hoarfrost.evaluation.decode_records import DecodeRecord, Journal, PromptOutcome
 from hoarfrost.evaluation.decode_summary import summarise
 from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
@@ -27,16 +28,15 @@ from hoarfrost.tree import TreeConfig
 if TYPE_CHECKING:
     from hoarfrost.engine import Completion, Engine
 
-MODES = ("ar", "chain", "tree")
 NUM_WARM_UP_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What is compared. Every temperature is measured in every mode, and `tree` with every budget."""
+    """What is compared. Every temperature is measured in every mode (`decode_modes`), and every tree mode with every budget."""
 
-    modes: tuple[str, ...] = MODES
-    budgets: tuple[int, ...] = (TreeConfig().budget,)
+    modes: tuple[str, ...] = ("ar", "chain", "tree")
+    budgets: tuple[int | str, ...] = (TreeConfig().budget,)
     temperatures: tuple[float, ...] = (SamplingParams().temperature,)
     max_new_tokens: int = SamplingParams().max_new_tokens
     seed: int = SamplingParams().seed
@@ -51,8 +51,8 @@ class DecodeSettings:
             raise InvalidInput(f"Unknown mode {unknown[0]!r}; choose from {', '.join(MODES)}.")
         for temperature in self.temperatures:
             self.params(temperature, 0)
-        for budget in self.budgets:
-            TreeConfig(budget)
+        for mode in self.modes:
+            make_trees(mode, self.budgets)
 
     def params(self, temperature: float, prompt_index: int) -> SamplingParams:
         """The same noise for a prompt in all modes, other noise for every prompt."""
@@ -63,12 +63,25 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class Variant:
-    """One mode at one temperature. `budget` counts the guesses that can be verified in a round."""
+    """One mode at one temperature. `budget` counts the guesses that can be verified in a round; `"auto"` leaves it to the engine."""
 
     mode: str
-    budget: int
+    budget: int | str
     temperature: float
     tree: TreeConfig
+
+
+def make_trees(mode: str, budgets: Sequence[int | str]) -> list[TreeConfig]:
+    """The trees of a mode: one, or for a tree mode one per budget."""
+    if mode == "ar":
+        return [TreeConfig.autoregressive()]
+    if mode == "chain":
+        return [TreeConfig.chain()]
+    options = MODES[mode].options
+    lacking = options.keys() - {one.name for one in fields(TreeConfig)}
+    if lacking:
+        raise InvalidInput(f"The mode {mode!r} needs the tree option {min(lacking)!r}, which this version does not have.")
+    return [TreeConfig(budget, **options) for budget in budgets]  # type: ignore[arg-type]
 
 
 def plan_variants(settings: DecodeSettings, horizon: int | None) -> list[Variant]:
@@ -79,12 +92,9 @@ def plan_variants(settings: DecodeSettings, horizon: int | None) -> list[Variant
     variants = []
     for temperature in settings.temperatures:
         for mode in settings.modes:
-            if mode == "ar":
-                variants.append(Variant(mode, 0, temperature, TreeConfig.autoregressive()))
-            elif mode == "chain":
-                variants.append(Variant(mode, horizon or 0, temperature, TreeConfig.chain()))
-            else:
-                variants.extend(Variant(mode, budget, temperature, TreeConfig(budget)) for budget in settings.budgets)
+            for tree in make_trees(mode, settings.budgets):
+                budget = (horizon or 0) if mode == "chain" else tree.budget
+                variants.append(Variant(mode, budget, temperature, tree))
     return variants
 
 

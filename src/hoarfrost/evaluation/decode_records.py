@@ -12,6 +12,7 @@ from hoarfrost.evaluation.journal import OutcomeJournal
 class DecodeRecord:
     """One prompt decoded in one mode. Times leave out prefill and what belongs to the first token; `tau` counts the bonus token.
 
+    `budget` is 0 for plain decoding, the horizon for the chain, a number of nodes or "auto" for trees.
     `stage_ms` is per round. `first_difference` is the index of the first token that is not plain decoding's, where `agrees` is false;
     `agrees` is `None` where plain decoding was not run.
     """
@@ -19,7 +20,7 @@ class DecodeRecord:
     set: str
     prompt_id: str
     mode: str
-    budget: int
+    budget: int | str
     temperature: float
     tokens: int
     seconds: float

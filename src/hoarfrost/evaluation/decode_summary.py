@@ -1,8 +1,8 @@
 """From records to figures: one summary per set, mode, budget and temperature.
 
-Speed-up is the ratio of mean decode time per token, plain decoding over the mode, on the prompts that both decoded in the same run; tau is
-the mean over responses of each response's mean (the protocol of the DDTree paper, arXiv 2604.12989, section 5). Its spread comes from
-resampling prompts (bootstrap) and from the ratio of every single pair. Answers of one token have no round and are left out of the rates.
+Speed-up is over plain decoding, on the prompts that both decoded in the same run (`speed_ratio` says how); tau is the mean over responses
+of each response's mean (the protocol of the DDTree paper, arXiv 2604.12989, section 5). Answers of one token have no round and are left out
+of the rates.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hoarfrost.evaluation.decode_records import DecodeRecord
+from hoarfrost.evaluation.speed_ratio import speed_ratio
 
-NUM_RESAMPLES = 2000
-Group = tuple[str, float, str, int]
+Group = tuple[str, float, str, int | str]
 
 
 @dataclass(frozen=True)
 class DecodeSummary:
     """The figures of one mode on one set; `speedup` and what belongs to it are `None` where plain decoding was not run.
 
-    `speedup_interval` is the bootstrap's 95 %; `pair_speedup_quartiles` are those of the per-prompt ratios. `flip_rate` is differing
+    `speedup_interval` and `pair_speedup_quartiles` are its spread, as in `SpeedRatio`. `flip_rate` is differing
     answers per token compared: after its first difference an answer is not compared any further.
     """
 
     set: str
     mode: str
-    budget: int
+    budget: int | str
     temperature: float
     num_answers: int
     tokens: int
@@ -98,21 +97,9 @@ def _compare_speed(timed: Sequence[DecodeRecord], plain: Sequence[DecodeRecord])
     """The speed-up over plain decoding and its spread, over the answers that both gave."""
     plain_rates = {record.prompt_id: record.tokens_per_second for record in plain if record.rounds}
     pairs = [(1 / plain_rates[record.prompt_id], 1 / record.tokens_per_second) for record in timed if record.prompt_id in plain_rates]
-    if not pairs:
-        return {"speedup": None, "speedup_interval": None, "pair_speedup_quartiles": None}
-    seconds = np.asarray(pairs)
-    ratios = seconds[:, 0] / seconds[:, 1]
-    quartiles = np.percentile(ratios, (25, 50, 75))
+    compared = speed_ratio(pairs)
     return {
-        "speedup": float(seconds[:, 0].mean() / seconds[:, 1].mean()),
-        "speedup_interval": _bootstrap_interval(seconds),
-        "pair_speedup_quartiles": (float(quartiles[0]), float(quartiles[1]), float(quartiles[2])),
+        "speedup": compared and compared.ratio,
+        "speedup_interval": compared and compared.interval,
+        "pair_speedup_quartiles": compared and compared.quartiles,
     }
-
-
-def _bootstrap_interval(seconds: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of the ratio of means when prompts are drawn with replacement. `seconds`: [prompts, 2], per token, plain first."""
-    draws = np.random.default_rng(0).integers(0, len(seconds), (NUM_RESAMPLES, len(seconds)))
-    means = seconds[draws].mean(axis=1)
-    low, high = np.percentile(means[:, 0] / means[:, 1], (2.5, 97.5))
-    return float(low), float(high)

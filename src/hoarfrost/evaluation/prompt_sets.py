@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -110,6 +110,14 @@ PROMPT_SETS = {
 }
 
 
+def load_sets(names: Sequence[str], *, data_dir: Path | None = None, limit: int | None = None) -> list[Prompt]:
+    """Returns the prompts of several sets, one set after the other; the name `all` alone stands for every set. See `load_prompts`."""
+    chosen = tuple(PROMPT_SETS) if tuple(names) == ("all",) else tuple(names)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidInput(f"The list of prompt sets ({', '.join(chosen)}) is empty or names one twice.")
+    return [prompt for name in chosen for prompt in load_prompts(name, data_dir=data_dir, limit=limit)]
+
+
 def load_prompts(name: str, *, data_dir: Path | None = None, limit: int | None = None) -> list[Prompt]:
     """Returns the first `limit` prompts of a set (`None`: as many as the paper takes; fewer if the set has fewer).
 
@@ -117,7 +125,7 @@ def load_prompts(name: str, *, data_dir: Path | None = None, limit: int | None =
     `InvalidInput` for an unknown set, a limit below 1, a missing file, a record without the fields of its set, an unreachable hub.
     """
     if name not in PROMPT_SETS:
-        raise InvalidInput(f"Unknown prompt set {name!r}; choose from {', '.join(PROMPT_SETS)}.")
+        raise InvalidInput(f"Unknown prompt set {name!r}; choose from {', '.join(PROMPT_SETS)}, or all.")
     if limit is not None and limit < 1:
         raise InvalidInput(f"The limit of prompts per set is {limit}; it must be at least 1.")
     chosen = PROMPT_SETS[name]

@@ -14,7 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-MODE_NAMES = {"ar": "AR", "chain": "DFlash chain", "tree": "DDTree"}
+from hoarfrost.evaluation.decode_modes import mode_label
+
 SPEED_HEADER = ("tokens/s", "tau", "ms/round", "speed-up", "95 %", "differ")
 Summary = dict[str, Any]
 
@@ -61,7 +62,7 @@ def speed_table(summaries: Sequence[Summary]) -> TextTable:
 
 def mode_table(summaries: Sequence[Summary], title: str) -> TextTable:
     """What a newcomer needs: a line per mode."""
-    rows = tuple((_mode_label(summary), *_speed_cells(summary)) for summary in summaries)
+    rows = tuple((mode_label(summary["mode"], summary["budget"]), *_speed_cells(summary)) for summary in summaries)
     return TextTable(title, ("mode", *SPEED_HEADER), 1, rows, sections=False)
 
 
@@ -110,14 +111,10 @@ def _table(title: str, summaries: Sequence[Summary], header: tuple[str, ...], ce
     rows: list[tuple[str, ...]] = []
     several = len(set(temperatures)) > 1
     for summary, temperature, row in zip(summaries, temperatures, cells, strict=True):
-        rows.append((summary["set"], *([temperature] if several else []), _mode_label(summary), *row))
+        rows.append((summary["set"], *([temperature] if several else []), mode_label(summary["mode"], summary["budget"]), *row))
     names = ("set", "T", "mode") if several else ("set", "mode")
     title += "" if several else f" at temperature {temperatures[0]}"
     return TextTable(title, (*names, *header), len(names), tuple(rows))
-
-
-def _mode_label(summary: Summary) -> str:
-    return MODE_NAMES[summary["mode"]] + (f" {summary['budget']}" if summary["mode"] == "tree" else "")
 
 
 def _speed_cells(summary: Summary) -> tuple[str, ...]:
