@@ -15,6 +15,7 @@
 #include "candidates.hpp"
 #include "instruction_set.hpp"
 #include "noise.hpp"
+#include "page_attention_bindings.hpp"
 #include "top_k.hpp"
 #include "tree.hpp"
 
@@ -220,4 +221,5 @@ NB_MODULE(_native, module) {
                "max_width"_a, "instruction_set"_a = nb::none());
     module.def("build_trees_from_bfloat16", &build_from_logits_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "bonus_token_ids"_a,
                "budget"_a, "max_width"_a, "instruction_set"_a = nb::none());
+    bind_page_attention(module);
 }

@@ -24,3 +24,35 @@ def build_trees_from_logits(
 def build_trees_from_bfloat16(
     bits: list[NDArray[np.uint16]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
 ) -> _Trees: ...
+def attend_pages(
+    queries: NDArray[np.float32],
+    local_keys: NDArray[np.float32],
+    local_values: NDArray[np.float32],
+    pool: NDArray[np.float32],
+    slots: NDArray[np.int64],
+    page_rows: NDArray[np.int32],
+    visible: NDArray[np.bool_] | None,
+    mean_keys: NDArray[np.float32] | None,
+    mean_values: NDArray[np.float32] | None,
+    log_counts: NDArray[np.float32] | None,
+    scale: float,
+    out: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def attend_pages_bfloat16(
+    queries: NDArray[np.uint16],
+    local_keys: NDArray[np.uint16],
+    local_values: NDArray[np.uint16],
+    pool: NDArray[np.uint16],
+    slots: NDArray[np.int64],
+    page_rows: NDArray[np.int32],
+    visible: NDArray[np.bool_] | None,
+    mean_keys: NDArray[np.float32] | None,
+    mean_values: NDArray[np.float32] | None,
+    log_counts: NDArray[np.float32] | None,
+    scale: float,
+    out: NDArray[np.uint16],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
