@@ -1,0 +1,157 @@
+"""Hoarfrost beside other engines: the same prompts, weights and threads, greedily, prompt by prompt in turns.
+
+    python benchmarks/peers/run.py tiny --sets gsm8k,humaneval --limit 8 --threads 1 --json build/peers/result.json
+
+Every engine runs in a process of its own, and all but transformers in an environment of its own, which is made under build/peers the first
+time. A run that was cut off goes on where it was. An engine that cannot be installed or cannot run the model is named with the reason.
+`hoarfrost plot RESULT.json` makes the table anew. docs/benchmarks.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from comparison import TIMEOUT_SECONDS, Comparison
+from peers import BUILD, HOARFROST, PEERS, Peer, PeerFailure, worker_command
+from rich.console import Console
+from worker_process import WorkerProcess
+
+from hoarfrost.cli.progress import prompt_progress
+from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.machine import describe_commit, describe_machine
+from hoarfrost.evaluation.peer_records import PeerJournal, make_peer_result
+from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
+from hoarfrost.evaluation.prompt_sets import Prompt, load_sets
+from hoarfrost.models import SHIPPED
+
+EXIT_INVALID_INPUT, EXIT_INTERRUPTED = 2, 130
+LEFT_OUT = "the time until an engine's first tokens come (prefill), conversion and loading"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="tiny", help="a folder with a model, or tiny, the pair that ships with the package")
+    parser.add_argument("--drafter", type=Path, help="folder of a DFlash drafter; by default the shipped one of tiny")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of %(default)s")
+    parser.add_argument("--sets", default="all", help="prompt sets separated by commas, or all")
+    parser.add_argument("--limit", type=int, help="prompts per set; by default as many as the DDTree paper takes")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="engines without bfloat16 run in float32")
+    parser.add_argument("--data-dir", type=Path, help="folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub")
+    parser.add_argument("--json", type=Path, default=BUILD / "result.json", help="the result (default: build/peers/result.json)")
+    return parser.parse_args()
+
+
+def resolve_models(arguments: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The folders of target and drafter."""
+    shipped = SHIPPED.get(arguments.model)
+    model = shipped.target if shipped else Path(arguments.model)
+    drafter = arguments.drafter or (shipped.drafter if shipped else None)
+    for folder in (model, drafter):
+        if folder is not None and not (folder / "config.json").is_file():
+            raise InvalidInput(f"{folder} is no model folder (it has no config.json); give a folder, or tiny.")
+    return model.resolve(), drafter.resolve() if drafter else None
+
+
+def choose_peers(names: str, has_drafter: bool) -> list[Peer]:
+    """The peers asked for; those that need a drafter only where there is one."""
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in PEERS]
+    if unknown or not chosen:
+        raise InvalidInput(f"Unknown peer {(unknown or ['(none)'])[0]!r}; choose from {', '.join(PEERS)}.")
+    return [PEERS[name] for name in dict.fromkeys(chosen) if has_drafter or PEERS[name].mode not in ("chain", "tree")]
+
+
+def start_workers(
+    stack: ExitStack, arguments: argparse.Namespace, peers: list[Peer]
+) -> tuple[dict[str, WorkerProcess], dict[str, dict[str, Any]], dict[str, str]]:
+    """Per worker its process and its greeting, and why others did not start."""
+    model, drafter = resolve_models(arguments)
+    processes, greetings, failures = {}, {}, {}
+    for worker in dict.fromkeys((HOARFROST, *(peer.worker for peer in peers))):
+        cache = BUILD / "models" / f"{worker}-{fingerprint(model)}"
+        options = ["--model", str(model), "--dtype", arguments.dtype, "--num-threads", str(arguments.threads), "--cache", str(cache)]
+        try:
+            command = [*worker_command(worker), *options, *(["--drafter", str(drafter)] if drafter else [])]
+            process = WorkerProcess(command, BUILD / f"{worker}.log", arguments.threads)
+            stack.callback(process.close)
+            greetings[worker] = process.receive(TIMEOUT_SECONDS)
+            processes[worker] = process
+        except PeerFailure as failure:
+            failures[worker] = str(failure)
+    if HOARFROST in failures:
+        raise InvalidInput(f"Hoarfrost itself cannot run this model: {failures[HOARFROST]}")
+    return processes, greetings, failures
+
+
+def fingerprint(model: Path) -> str:
+    """Tells apart the models whose converted weights are kept: path, and size and time of each weight file."""
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(model.glob("*.safetensors"))]
+    return hashlib.sha256(f"{model} {stats}".encode()).hexdigest()[:12]
+
+
+def describe(arguments: argparse.Namespace, prompts: list[Prompt], peers: list[Peer], greetings: dict[str, Any]) -> dict[str, Any]:
+    """The header of the result."""
+    return {
+        "machine": describe_machine(),
+        "commit": describe_commit(),
+        "settings": {
+            "model": arguments.model,
+            "drafter": str(arguments.drafter or ("shipped" if arguments.model in SHIPPED else None)),
+            "max_new_tokens": arguments.max_new_tokens,
+            "num_threads": arguments.threads,
+            "dtype": arguments.dtype,
+            "num_prompts": dict(Counter(prompt.set_name for prompt in prompts)),
+            "stop_on_repetition": True,
+            "left_out": LEFT_OUT,
+        },
+        "peers": {peer.name: {"label": peer.label, **greetings[peer.worker]} for peer in peers},
+    }
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with ExitStack() as stack:
+        prompts = load_sets(arguments.sets.split(","), data_dir=arguments.data_dir, limit=arguments.limit)
+        wanted = choose_peers(arguments.peers, resolve_models(arguments)[1] is not None)
+        processes, greetings, unstarted = start_workers(stack, arguments, wanted)
+        failures = {peer.name: unstarted[peer.worker] for peer in wanted if peer.worker in unstarted}
+        peers = [peer for peer in wanted if peer.worker in processes]
+        header = describe(arguments, prompts, peers, greetings)
+        journal, message = PeerJournal.beside(arguments.json, header)
+        if message:
+            print(message, file=sys.stderr)
+        comparison = Comparison(processes, peers, arguments.max_new_tokens, failures)
+        outcomes = []
+        with prompt_progress(len(prompts)) as on_prompt:
+            for index, prompt in enumerate(prompts):
+                outcome = journal.find(prompt.set_name, prompt.prompt_id)
+                if outcome is None:
+                    outcome = comparison.measure(prompt, index)
+                    journal.add(outcome)
+                outcomes.append(outcome)
+                on_prompt(prompt)
+        result = make_peer_result({**header, "command": sys.argv}, outcomes, comparison.failures)
+        journal.finish(arguments.json, result)
+    console = Console(highlight=False, markup=False)
+    for table in peer_tables(result):
+        console.print(table.to_rich())
+    console.print(peer_caption(result))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InvalidInput, PeerFailure) as error:
+        print(f"peers: {error}", file=sys.stderr)
+        sys.exit(EXIT_INVALID_INPUT)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
