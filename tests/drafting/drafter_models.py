@@ -36,6 +36,10 @@ VARIANTS: dict[str, DFlashConfig] = {
     "sliding both ways": replace(CONFIG, layer_types=(SLIDING, FULL, SLIDING), sliding_window=9, is_causal=False),
     "window within the block": replace(CONFIG, layer_types=(SLIDING,) * 3, sliding_window=3, is_causal=False),
     "causal": replace(CONFIG, is_causal=True),
+    "convolutions": replace(CONFIG, conv_kernel_size=2, conv_group_size=8),
+    "wide convolutions": replace(
+        CONFIG, conv_kernel_size=4, conv_group_size=1, layer_types=(SLIDING,) * 3, sliding_window=9, is_causal=False
+    ),
     "scaled": replace(CONFIG, input_embedding_scale=3.0, output_multiplier=0.5, final_logit_softcapping=2.0),
     "linear": replace(CONFIG, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}),
     "llama3": replace(
@@ -70,12 +74,13 @@ class BorrowedParts:
 
 
 def random_model(config: DFlashConfig, seed: int = 0) -> DFlashModel:
-    """Weights wide enough for every part of the network to matter, norms and biases included."""
+    """Weights wide enough for every part of the network to matter, norms and biases included, and no wider: eight convolutions in a row
+    with kernels of size 3 would leave nothing of float32."""
     torch.manual_seed(seed)
     model = DFlashModel(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.normal_(mean=1.0 if "norm" in name else 0.0, std=0.3)
+            parameter.normal_(mean=1.0 if "norm" in name else 0.0, std=0.05 if "kernel_projection" in name else 0.3)
     return model.eval()
 
 
@@ -95,6 +100,8 @@ def plain_block_hidden(model: DFlashModel, taps: Tensor, block: Tensor) -> Tenso
     for i in range(config.num_hidden_layers):
         at = f"layers.{i}.self_attn."
         normed = norm(hidden, p[f"layers.{i}.input_layernorm.weight"])
+        kernels = plain_kernels(normed, p, f"layers.{i}.attention_conv.", config)
+        normed = plain_convolution(normed, kernels[0])
         rows = torch.cat((context, normed))
         q = heads(norm_heads(linear(normed, p, at + "q_proj"), p[at + "q_norm.weight"]), cos[num_context:], sin[num_context:])
         k = heads(norm_heads(linear(rows, p, at + "k_proj"), p[at + "k_norm.weight"]), cos, sin)
@@ -105,12 +112,36 @@ def plain_block_hidden(model: DFlashModel, taps: Tensor, block: Tensor) -> Tenso
         for h in range(config.num_attention_heads):
             scores = q[:, h] @ k[:, h // group].T / config.head_dim**0.5
             mixed.append(scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v[:, h // group])
-        hidden = hidden + linear(torch.cat(mixed, -1), p, at + "o_proj")
+        hidden = hidden + plain_convolution(linear(torch.cat(mixed, -1), p, at + "o_proj"), kernels[1])
         normed = norm(hidden, p[f"layers.{i}.post_attention_layernorm.weight"])
+        kernels = plain_kernels(normed, p, f"layers.{i}.mlp_conv.", config)
+        normed = plain_convolution(normed, kernels[0])
         mlp = f"layers.{i}.mlp."
         gated = nn.functional.silu(linear(normed, p, mlp + "gate_proj")) * linear(normed, p, mlp + "up_proj")
-        hidden = hidden + linear(gated, p, mlp + "down_proj")
+        hidden = hidden + plain_convolution(linear(gated, p, mlp + "down_proj"), kernels[1])
     return norm(hidden, p["norm.weight"])
+
+
+def plain_kernels(normed: Tensor, p: dict[str, nn.Parameter], at: str, config: DFlashConfig) -> list[Tensor | None]:
+    """Kernels `[b, taps, H]` of the convolutions before and after a sublayer, channel by channel; None: there are none."""
+    if config.conv_kernel_size is None or config.conv_group_size is None:
+        return [None, None]
+    groups = config.hidden_size // config.conv_group_size
+    dynamic = (normed @ p[at + "kernel_projection.weight"].T).view(-1, 2, config.conv_kernel_size, groups)
+    group_of_channel = torch.arange(config.hidden_size) // config.conv_group_size
+    return [p[at + "base_kernel"][side] + dynamic[:, side][..., group_of_channel] for side in range(2)]
+
+
+def plain_convolution(rows: Tensor, kernels: Tensor | None) -> Tensor:
+    """Slot by slot, of one block `[b, H]`."""
+    if kernels is None:
+        return rows
+    out = torch.zeros_like(rows)
+    for slot in range(len(rows)):
+        for tap in range(kernels.shape[1]):
+            if slot >= tap:
+                out[slot] += kernels[slot, tap] * rows[slot - tap]
+    return out
 
 
 def plain_logits(model: DFlashModel, target: BorrowedParts, taps: Tensor, bonus_token_id: int) -> Tensor:

@@ -2,6 +2,9 @@
 
 Checkpoints of different months keep the same keys in different places: every key is looked up in `dflash_config` first, then at the top
 level, then there is a default. Rotary settings come in an old spelling (`rope_theta`, `rope_scaling`) and a new one (`rope_parameters`).
+
+DFlash 2 adds two parts, each by two keys: convolutions around every sublayer, and a candidate selector. A released DFlash 2 checkpoint has
+both; either may stand alone here.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 COUNTS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
     "max_position_embeddings", "num_target_layers", "sliding_window",
+    "conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k",
 )  # fmt: skip
+CONVOLUTION, SELECTOR = ("conv_kernel_size", "conv_group_size"), ("selector_rank", "selector_top_k")
 FACTORS = ("rms_norm_eps", "input_embedding_scale", "output_multiplier", "final_logit_softcapping")
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "mask_token_id")
 OPTIONAL_PLAIN = (
     "max_position_embeddings", "rms_norm_eps", "attention_bias", "num_target_layers", "is_causal",
-    "block_size", "input_embedding_scale", "output_multiplier", "final_logit_softcapping",
+    "block_size", "input_embedding_scale", "output_multiplier", "final_logit_softcapping", *CONVOLUTION, *SELECTOR,
 )  # fmt: skip
 
 
@@ -56,6 +61,14 @@ class DFlashConfig:
     input_embedding_scale: float = 1.0
     output_multiplier: float = 1.0
     final_logit_softcapping: float | None = None
+    conv_kernel_size: int | None = None
+    """Taps of the convolutions around attention and MLP, the slot itself counted; None: there are none."""
+    conv_group_size: int | None = None
+    """Neighbouring channels that share the dynamic part of a convolution's kernel."""
+    selector_rank: int | None = None
+    """Width of the candidate selector's codebooks; None: there is no selector."""
+    selector_top_k: int | None = None
+    """Candidates per slot that the selector weighs against each other."""
 
     def __post_init__(self) -> None:
         if not self.layer_types:
@@ -63,6 +76,7 @@ class DFlashConfig:
         _check_types(vars(self))
         _check_sizes(self)
         _check_attention(self)
+        _check_extensions(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DFlashConfig:
@@ -80,6 +94,7 @@ class DFlashConfig:
                 f"The drafter's hidden_act is {found['hidden_act']!r}; DFlash drafters use 'silu', and nothing else is supported."
             )
         _check_types(found)
+        _check_architecture(found)
         heads = found["num_attention_heads"]
         optional = {key: found[key] for key in OPTIONAL_PLAIN if found.get(key) is not None}
         return cls(
@@ -98,13 +113,15 @@ class DFlashConfig:
         rope = dict(self.rope_parameters)
         theta = rope.pop("rope_theta")
         extras: dict[str, Any] = {"is_causal": self.is_causal} if self.is_causal is not None else {}
-        optional = {
+        optional: dict[str, Any] = {
             "input_embedding_scale": None if self.input_embedding_scale == 1.0 else self.input_embedding_scale,
             "output_multiplier": None if self.output_multiplier == 1.0 else self.output_multiplier,
             "final_logit_softcapping": self.final_logit_softcapping,
+            **{key: getattr(self, key) for key in (*CONVOLUTION, *SELECTOR)},
         }
+        # A selector alone makes no DFlash 2 for other readers, but they can take its network for the plain drafter that it is.
         return {
-            "architectures": ["DFlashDraftModel"],
+            "architectures": ["DFlash2DraftModel" if self.conv_kernel_size and self.selector_rank else "DFlashDraftModel"],
             "model_type": "qwen3",
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -213,4 +230,27 @@ def _check_attention(config: DFlashConfig) -> None:
     if len(config.layer_types) != config.num_hidden_layers or set(config.layer_types) - {FULL, SLIDING}:
         raise InvalidInput(
             f"The drafter's layer_types are {list(config.layer_types)}; it needs {config.num_hidden_layers} of {FULL} or {SLIDING}."
+        )
+
+
+def _check_architecture(found: Mapping[str, Any]) -> None:
+    missing = [key for key in (*CONVOLUTION, *SELECTOR) if found.get(key) is None]
+    if "DFlash2DraftModel" in (found.get("architectures") or ()) and missing:
+        raise InvalidInput(f"The drafter's config.json names DFlash2DraftModel but lacks {', '.join(missing)}; fetch the checkpoint again.")
+
+
+def _check_extensions(config: DFlashConfig) -> None:
+    for first, second in (CONVOLUTION, SELECTOR):
+        if (getattr(config, first) is None) != (getattr(config, second) is None):
+            raise InvalidInput(
+                f"The drafter's {first} is {getattr(config, first)} and its {second} {getattr(config, second)}; give both or neither."
+            )
+    taps, group, candidates = config.conv_kernel_size, config.conv_group_size, config.selector_top_k
+    if taps is not None and taps > config.block_size:
+        raise InvalidInput(f"The drafter's conv_kernel_size is {taps}; its blocks have only {config.block_size} slots.")
+    if group is not None and config.hidden_size % group:
+        raise InvalidInput(f"The drafter's conv_group_size is {group}; it must divide the hidden size, {config.hidden_size}.")
+    if candidates is not None and candidates >= config.vocab_size:
+        raise InvalidInput(
+            f"The drafter's selector_top_k is {candidates}; its vocabulary has {config.vocab_size - 1} tokens to choose from."
         )

@@ -1,4 +1,5 @@
-"""The DFlash drafter (arXiv 2602.06036): one pass over a block of masks gives the marginals of the next tokens.
+"""The DFlash drafter (arXiv 2602.06036): one pass over a block of masks gives the marginals of the next tokens; with a candidate selector
+(DFlash 2, or one trained for a stock drafter), what follows each of the likeliest.
 
 Per sequence, a `DenseStore` keeps the context's keys and values for all drafter layers. A round appends the block's own rows behind them,
 attends, and drops them again: the bonus token enters as an embedding only, and becomes context when the target has committed it.
@@ -28,8 +29,10 @@ from hoarfrost.drafting.network import (
     scale_embeddings,
 )
 from hoarfrost.drafting.protocol import DraftState
+from hoarfrost.drafting.selector import propose_transitions
 from hoarfrost.native.linear import fastest_product
 from hoarfrost.tree import Marginals
+from hoarfrost.tree.transitions import Transitions
 
 __all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]
 
@@ -103,8 +106,9 @@ class DFlashDrafter:
             start += count
 
     @torch.inference_mode()
-    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
-        """Marginals `[block_size - 1, V]` for each state; the bonus token stands at `len(state)`. The contexts stay as they are."""
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Transitions]:
+        """Guesses at the `block_size - 1` tokens after each state's bonus token, which stands at `len(state)`: `Transitions` if there is
+        a selector, else `Marginals`. The contexts stay as they are."""
         config = self.config
         stores = [cast(DFlashState, state).store for state in states]
         starts = torch.tensor([[store.length] for store in stores], device=self._offsets.device)
@@ -118,7 +122,9 @@ class DFlashDrafter:
         normed = torch.nn.functional.rms_norm(guessing, self._weights.norm.shape, self._weights.norm, config.rms_norm_eps)
         logits = head_logits(config, normed, self._target.head)
         logits[..., config.mask_token_id] = float("-inf")
-        return [Marginals(logits=rows) for rows in logits]
+        if self._weights.selector is None:
+            return [Marginals(logits=rows) for rows in logits]
+        return [*propose_transitions(self._weights.selector, normed, logits, bonus_token_ids)]
 
     def _embed_blocks(self, bonus_token_ids: Sequence[int]) -> Tensor:
         """Embeddings `[S * b, H]` of one block per sequence: its bonus token, then masks."""

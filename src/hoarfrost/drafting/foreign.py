@@ -51,13 +51,6 @@ CONVENTIONS = (
         tensors=("d2t", "t2d", "verifier_"),
     ),
     Convention(
-        "DFlash 2",
-        "its layers have grouped convolutions and a candidate selector",
-        architectures=("DFlash2",),
-        config=_any_of("conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k"),
-        tensors=("attention_conv.", "mlp_conv.", "candidate_selector."),
-    ),
-    Convention(
         "Domino",
         "a recurrent (GRU) head corrects its logits, and slots may be shifted by one (shift_label)",
         architectures=("Domino",),
@@ -97,6 +90,7 @@ def refuse_foreign(config: Mapping[str, Any], tensor_names: Collection[str], whe
     for convention in CONVENTIONS:
         if convention.matches(merged, tensor_names):
             raise InvalidInput(
-                f"{where} is a drafter of the {convention.name} kind: {convention.what}. Only drafters in the released DFlash layout are "
-                "supported; take one of those (for example z-lab/Qwen3-8B-DFlash-b16 for Qwen3-8B), or train one: hoarfrost train drafter."
+                f"{where} is a drafter of the {convention.name} kind: {convention.what}. Only drafters in the released layouts of "
+                "DFlash and DFlash 2 are supported; take one of those (for example z-lab/Qwen3-8B-DFlash-b16 for Qwen3-8B), or train one: "
+                "hoarfrost train drafter."
             )

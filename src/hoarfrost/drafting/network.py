@@ -4,6 +4,9 @@ A stack of Qwen3-style layers over blocks `[bonus token, mask, mask, ...]`. Each
 the same projections, those of the *context*: the target's hidden states at a few layers, fused to `h_ctx` once. Context rows have no
 queries and never pass through an MLP, so their keys and values can be kept for good.
 
+Two parts are there only if the configuration says so (DFlash 2): convolutions around attention and MLP (`convolution`), which belong to the
+network, and a candidate selector (`selector`), which is kept with it and used by its callers.
+
 The network has no embedding and no head; it borrows the target's. The parameters carry the released names one by one; all arithmetic runs
 on `Weights`, where projections with the same input stand together (differentiable, so that training and decoding share every line of it).
 
@@ -20,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost.drafting.config import DFlashConfig
+from hoarfrost.drafting.convolution import Convolution, ConvolutionWeights, convolve_around
 from hoarfrost.drafting.rotary import RotaryAngles, rotate
-from hoarfrost.native.linear import Product, plain_product
+from hoarfrost.drafting.selector import CandidateSelector, SelectorWeights
+from hoarfrost.native.linear import MakeProduct, Product, plain_product
 
 INITIAL_STANDARD_DEVIATION = 0.02
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(queries `[..., N, Hq, D]`, keys and values of the block `[..., N, Hkv, D]`) -> `[..., N, Hq, D]`; it adds the context's by itself."""
 Tables = tuple[Tensor, Tensor]
-MakeProduct = Callable[[Tensor, Tensor | None], Product]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class LayerWeights:
     post_norm: Tensor
     gate_up: Product
     down: Product
+    attention_convolution: ConvolutionWeights | None
+    mlp_convolution: ConvolutionWeights | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Weights:
     fusion: Product
     context_norm: Tensor
     norm: Tensor
+    selector: SelectorWeights | None
 
 
 class Attention(nn.Module):
@@ -89,6 +96,7 @@ class Layer(nn.Module):
         self.mlp = FeedForward(config)
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention_conv, self.mlp_conv = new_convolution(config), new_convolution(config)
 
     def weights(self, product: MakeProduct) -> LayerWeights:
         attention, mlp, config = self.self_attn, self.mlp, self.config
@@ -103,11 +111,15 @@ class Layer(nn.Module):
             post_norm=self.post_attention_layernorm.weight,
             gate_up=product(*stacked((mlp.gate_proj, mlp.up_proj))),
             down=product(mlp.down_proj.weight, None),
+            attention_convolution=None if self.attention_conv is None else self.attention_conv.weights(product),
+            mlp_convolution=None if self.mlp_conv is None else self.mlp_conv.weights(product),
         )
 
 
 class DFlashModel(nn.Module):
-    """The network with exactly the released tensor names: `fc`, `hidden_norm`, `layers.{i}...`, `norm`. New ones start random.
+    """The network with exactly the released tensor names: `fc`, `hidden_norm`, `layers.{i}...`, `norm`, `candidate_selector`.
+
+    A new one starts random, but for the parts of DFlash 2, which start without effect.
 
     For training, many blocks pass side by side:
 
@@ -125,11 +137,15 @@ class DFlashModel(nn.Module):
         self.hidden_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.candidate_selector = new_selector(config)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INITIAL_STANDARD_DEVIATION)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, (Convolution, CandidateSelector)):
+                module.reset_parameters()
 
     def weights(self, product: MakeProduct = plain_product) -> Weights:
         """All parameters, fused. A snapshot: fuse again after an optimizer step. Gradients flow through where `product` lets them."""
@@ -142,6 +158,7 @@ class DFlashModel(nn.Module):
             fusion=product(self.fc.weight, None),
             context_norm=self.hidden_norm.weight,
             norm=self.norm.weight,
+            selector=None if self.candidate_selector is None else self.candidate_selector.weights(product),
         )
 
     def context_features(self, taps: Tensor) -> Tensor:
@@ -188,6 +205,18 @@ class DFlashModel(nn.Module):
         return mask
 
 
+def new_convolution(config: DFlashConfig) -> Convolution | None:
+    if config.conv_kernel_size is None or config.conv_group_size is None:
+        return None
+    return Convolution(config.hidden_size, config.conv_kernel_size, config.conv_group_size)
+
+
+def new_selector(config: DFlashConfig) -> CandidateSelector | None:
+    if config.selector_rank is None or config.selector_top_k is None:
+        return None
+    return CandidateSelector(config.vocab_size, config.hidden_size, config.selector_rank, config.selector_top_k)
+
+
 def stacked(projections: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of projections of the same input, as one."""
     weights: list[Tensor] = [projection.weight for projection in projections]
@@ -223,19 +252,21 @@ def context_keys_values(config: DFlashConfig, weights: Weights, context: Tensor,
 
 
 def run_layer(config: DFlashConfig, weights: LayerWeights, hidden: Tensor, tables: Tables, attend: Attend) -> Tensor:
-    """One layer over block rows `hidden [..., N, H]` at the positions of `tables`; `attend` joins block and context."""
+    """One layer over block rows `hidden [..., N, H]`, whole blocks, at the positions of `tables`; `attend` joins block and context."""
     eps, num_queries = config.rms_norm_eps, config.num_attention_heads
     normed = functional.rms_norm(hidden, weights.input_norm.shape, weights.input_norm, eps)
+    normed, leave = convolve_around(weights.attention_convolution, normed, config.block_size)
     heads = weights.qkv(normed).view(*hidden.shape[:-1], -1, config.head_dim)
     num_rotating = num_queries + config.num_key_value_heads
     rotating, values = heads[..., :num_rotating, :], heads[..., num_rotating:, :]
     rotating = functional.rms_norm(rotating, (config.head_dim,), None, eps) * weights.query_key_norm
     rotating = rotate(rotating, tables[0].unsqueeze(-2), tables[1].unsqueeze(-2))
     mixed = attend(rotating[..., :num_queries, :], rotating[..., num_queries:, :], values)
-    hidden = hidden + weights.output(mixed.flatten(-2))
+    hidden = hidden + leave(weights.output(mixed.flatten(-2)))
     normed = functional.rms_norm(hidden, weights.post_norm.shape, weights.post_norm, eps)
+    normed, leave = convolve_around(weights.mlp_convolution, normed, config.block_size)
     gate, up = weights.gate_up(normed).chunk(2, dim=-1)
-    return hidden + weights.down(functional.silu(gate) * up)
+    return hidden + leave(weights.down(functional.silu(gate) * up))
 
 
 def attention_over(context_keys: Tensor, context_values: Tensor, mask: Tensor | None) -> Attend:

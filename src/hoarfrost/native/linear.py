@@ -16,6 +16,8 @@ from torch.nn import functional
 
 Product = Callable[[Tensor], Tensor]
 """Rows `[..., in]` -> `[..., out]`: multiplication by one weight matrix, its bias added."""
+MakeProduct = Callable[[Tensor, Tensor | None], Product]
+"""(weight, bias) -> the product with them."""
 
 
 def can_pack(weight: Tensor) -> bool:

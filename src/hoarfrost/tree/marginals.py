@@ -83,10 +83,21 @@ def top_of(marginals: Sequence[Marginals], k: int) -> Top:
         tops = [native.top_log_probs(part, min(k, vocab_size)) for part in parts]
         log_probs, token_ids = tops[0] if len(tops) == 1 else (np.concatenate(arrays) for arrays in zip(*tops, strict=True))
     else:
-        log_probs, token_ids = _top_rows(parts, min(k, vocab_size))
+        log_probs, token_ids = _to_host(*_top_rows(parts, min(k, vocab_size)))
     if np.isnan(log_probs[:, 0]).any():
         raise InvalidInput("The drafter's logits hold NaN or +inf; check its weights, or load it in a wider dtype.")
     return _by_sequence(log_probs, token_ids, [one.horizon for one in marginals])
+
+
+def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `top_of`, of rows `logits [n, V]`: log_probs float32 and token_ids int64 `[n, k]`, k at most V, left where the logits are.
+
+    A row that holds NaN or +inf gives NaN.
+    """
+    if native.can_read(logits):
+        log_probs, token_ids = native.top_log_probs(logits, k)
+        return torch.from_numpy(log_probs), torch.from_numpy(token_ids)
+    return _top_rows([logits], k)
 
 
 def _by_sequence(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], horizons: list[int]) -> Top:
@@ -103,7 +114,7 @@ def _by_sequence(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], h
     return padded_log_probs, padded_token_ids
 
 
-def _top_rows(parts: list[Tensor], k: int) -> Top:
+def _top_rows(parts: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """log_probs and token_ids `[n, k]` of the n rows of all `parts [n_i, V]`, by torch operations on their device."""
     vocab_size = parts[0].shape[1]
     group_size = 2 ** round(math.log2(vocab_size / k) / 2)
@@ -114,8 +125,12 @@ def _top_rows(parts: list[Tensor], k: int) -> Top:
     logits = torch.cat([part.gather(1, indices) for part, indices in zip(parts, per_part, strict=True)]).float()
     keys = _rank_keys(logits, ids).masked_fill(ids >= vocab_size, torch.iinfo(torch.int64).min)
     best_logits, best_ids = _best_by_key(keys, k)
-    log_probs = best_logits - maxima.unsqueeze(1) - log_sums.unsqueeze(1)
-    packed = torch.stack((log_probs.view(torch.int32), best_ids.to(torch.int32))).cpu().numpy()
+    return best_logits - maxima.unsqueeze(1) - log_sums.unsqueeze(1), best_ids
+
+
+def _to_host(log_probs: Tensor, token_ids: Tensor) -> Top:
+    """Both in one transfer."""
+    packed = torch.stack((log_probs.view(torch.int32), token_ids.to(torch.int32))).cpu().numpy()
     return packed[0].view(np.float32), packed[1].astype(np.int64)
 
 

@@ -50,11 +50,11 @@ class Transitions:
 
     @property
     def horizon(self) -> int:
-        return self.token_ids.shape[0]
+        return len(self.token_ids)
 
     @property
     def num_candidates(self) -> int:
-        return self.token_ids.shape[1]
+        return int(self.token_ids.shape[1])
 
 
 def build_tree_from_transitions_plain(transitions: Transitions, bonus_token_id: int, budget: int) -> DraftTree:
