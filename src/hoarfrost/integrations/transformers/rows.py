@@ -1,0 +1,106 @@
+"""One row of a batch as transformers' logits processors and stopping criteria see it: `[1, length]`, padding included, token by token.
+
+A walk asks for the choice at accepted nodes alone, in order, so a processor is called once per emitted token with exactly that token's
+prefix, as in stock generation. A tree may reach past a stop; no processor is asked there. Limit: in a batch, rows are not in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hoarfrost.sampling import Chooser, Emission, SamplingParams, StopChecker
+
+BEHIND_THE_END = -1
+"""The choice at a node behind the end of a row: no token, so the walk ends there and the stop checker drops it."""
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Row:
+    """The ids of a row so far, and what is kept of the choices for the caller.
+
+    `ids [1, length]`; `scores` and `logits` hold a float32 `[V]` per token, processed and raw, as far as they were asked for.
+    """
+
+    ids: Tensor
+    num_prompt_ids: int = field(init=False)
+    scores: list[Tensor] | None = None
+    logits: list[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_ids = self.ids.shape[1]
+
+    @property
+    def num_generated(self) -> int:
+        return self.ids.shape[1] - self.num_prompt_ids
+
+    def push(self, token_id: int) -> None:
+        self.ids = torch.cat((self.ids, self.ids.new_tensor([[token_id]])), dim=1)
+
+
+class RowEnd(StopChecker):
+    """Ends a row at the first token that a criterion, an end-of-sequence id or the length says; every token is judged once."""
+
+    def __init__(self, row: Row, ending_ids: Iterable[int], criteria: Any, max_new_tokens: int) -> None:
+        self.num_tokens = 0
+        self.finish_reason: str | None = None
+        self._row, self._ending_ids = row, frozenset(ending_ids)
+        self._criteria, self._max_new_tokens = criteria, max_new_tokens
+        self._end: int | None = None
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether a token judged so far ended the row."""
+        return self._end is not None
+
+    def judge(self, token_id: int) -> None:
+        """Adds the row's next token and sees whether it is the last."""
+        row = self._row
+        row.push(token_id)
+        scores = None if row.scores is None else tuple(scores[None] for scores in row.scores)
+        stopped = bool(self._criteria) and bool(self._criteria(row.ids, scores).all())
+        if stopped or token_id in self._ending_ids or row.num_generated == self._max_new_tokens:
+            self._end = row.num_generated
+
+    def feed(self, token_ids: list[int]) -> Emission:  # type: ignore[override]
+        for token_id in token_ids[self._row.num_generated - self.num_tokens :]:  # the others were judged when they were chosen
+            if not self.is_reached:
+                self.judge(token_id)
+        num_taken = (self._row.num_generated if self._end is None else self._end) - self.num_tokens
+        self.num_tokens += num_taken
+        if self._end is not None:
+            self.finish_reason = "length" if self._end == self._max_new_tokens else "stop"
+        return Emission(token_ids[:num_taken], "", self.finish_reason)
+
+
+class ProcessedChooser(Chooser):
+    """Chooses among logits that transformers' processors have processed, greedily or with the position-keyed noise of `params`."""
+
+    def __init__(self, params: SamplingParams, processors: Any, row: Row, end: RowEnd) -> None:
+        super().__init__(params)
+        self._processors, self._row, self._end = processors, row, end
+
+    def is_greedy(self, num_generated: int) -> bool:
+        return False
+
+    def choose(self, logits_row: Tensor, position: int, num_generated: int) -> int:
+        row = self._row
+        if self._end.is_reached:
+            return BEHIND_THE_END
+        if num_generated != row.num_generated:
+            raise AssertionError(f"token {num_generated} was asked for, and token {row.num_generated} is next")
+        logits = logits_row[None].to(row.ids.device, torch.float32, copy=True)
+        if row.logits is not None:
+            row.logits.append(logits[0].clone())
+        scores = self._processors(row.ids, logits)[0]
+        if row.scores is not None:
+            row.scores.append(scores)
+        token_id = super().choose(scores, position, num_generated)
+        self._end.judge(token_id)
+        return token_id
