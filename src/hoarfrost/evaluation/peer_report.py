@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hoarfrost.evaluation.peer_records import OVERALL
-from hoarfrost.evaluation.report import TextTable
+from hoarfrost.evaluation.report import TextTable, thread_count
 
 HEADER = ("peer", "runs in", "tokens/s", "over Hoarfrost AR", "Hoarfrost DDTree over it", "differ")
 
@@ -30,7 +30,7 @@ def peer_caption(result: dict[str, Any]) -> str:
     machine, settings = result["machine"], result["settings"]
     counts = [f"{count} {name}" for name, count in settings["num_prompts"].items()]
     sentences = [
-        f"{settings['model']}, greedy, {settings['num_threads']} threads of {machine['cpu'] or 'an unknown CPU'}, "
+        f"{settings['model']}, greedy, {thread_count(settings)} of {machine['cpu'] or 'an unknown CPU'}, "
         f"commit {result['commit'] or 'unknown'}.",
         f"Prompts: {', '.join(counts)}; every engine decodes as many tokens as Hoarfrost's AR does until its answer ends or repeats "
         f"itself, at most {settings['max_new_tokens']}, prompt by prompt in turns.",

@@ -78,23 +78,34 @@ def stage_table(summaries: Sequence[Summary]) -> TextTable:
     return _table("Milliseconds per round", summaries, (*stages, "round"), [tuple(f"{time:.2f}" for time in row) for row in times])
 
 
-def caption(result: dict[str, Any]) -> str:
-    """Where and under which conditions the figures were measured, in sentences."""
+def conditions(result: dict[str, Any]) -> str:
+    """Where and how the figures were measured and what was left out, in sentences."""
     machine, settings = result["machine"], result["settings"]
     counts = [f"{count} {name}" for name, count in settings["num_prompts"].items()]
     sentences = [
         f"{settings['model']} with drafter {settings['drafter']} in {settings['dtype']} on {settings['device']}, "
-        f"{settings['num_threads']} threads ({', '.join([machine['cpu'] or 'unknown CPU', *machine['accelerators']])}), "
+        f"{thread_count(settings)} ({', '.join([machine['cpu'] or 'unknown CPU', *machine['accelerators']])}), "
         f"commit {result['commit'] or 'unknown'}.",
         f"Prompts: {', '.join(counts)}; at most {settings['max_new_tokens']} new tokens each.",
-        f"Not counted: {settings['left_out']}. Speed-up is over AR in this run; 95 % is its interval over prompts; differ counts the "
-        "answers that are not AR's, token for token.",
+        f"Not counted: {settings['left_out']}.",
     ]
     if settings["stop_on_repetition"]:
         sentences.append("An answer ends where it starts to repeat itself (an n-gram for the third time in a row).")
     for name, count in result["skipped"].items():
         sentences.append(f"Left out of {name} because they do not fit the context: {count} prompts.")
     return " ".join(sentences)
+
+
+def caption(result: dict[str, Any]) -> str:
+    """What the columns of the speed table mean, and under which conditions they were measured."""
+    return (
+        "Speed-up is over AR in this run; 95 % is its interval over prompts; differ counts the answers that are not AR's, token for token. "
+        + conditions(result)
+    )
+
+
+def thread_count(settings: dict[str, Any]) -> str:
+    return f"{settings['num_threads']} thread{'' if settings['num_threads'] == 1 else 's'}"
 
 
 def tables(result: dict[str, Any]) -> list[TextTable]:
