@@ -42,7 +42,7 @@ def knowing(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor, 
 
 def both_ways(model: PreTrainedModel, inputs: dict[str, Tensor], **settings: Any) -> tuple[Tensor, Tensor, TreeGeneration]:
     """The sequences of stock greedy generation, those with trees, and what decoded them."""
-    settings = {"do_sample": False, "max_new_tokens": 24, "pad_token_id": PAD, **settings}
+    settings = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": PAD, **settings}
     expected = model.generate(**inputs, **settings)
     trees = knowing(model, inputs, expected, independent_rows=True)
     return expected, model.generate(**inputs, **settings, custom_generate=trees), trees

@@ -67,23 +67,23 @@ def test_several_sequences_per_prompt_differ_and_do_not_depend_on_each_other(mod
 
 @pytest.mark.parametrize("processed", [False, True])
 def test_the_distribution_is_that_of_transformers(processed: bool, model: PreTrainedModel) -> None:
-    """Counts of the first two tokens, drawn for 600 seeds, against the probabilities that transformers' own scores give (chi-square)."""
-    settings = {**SAMPLED, "max_new_tokens": 2, "temperature": 1.5, "top_k": 3}
+    """Counts of the first two tokens, 240 draws, against the probabilities that transformers' own scores give (chi-square)."""
+    settings = {**SAMPLED, "max_new_tokens": 2, "temperature": 1.5, "top_k": 2}
     if processed:
         settings["repetition_penalty"] = 1.3
     draws = Counter()
-    rows = {key: value.repeat(100, 1) for key, value in one_row().items()}
+    rows = {key: value.repeat(60, 1) for key, value in one_row().items()}
     trees = knowing(model, rows, rows["input_ids"])
-    for seed in range(6):
+    for seed in range(4):
         torch.manual_seed(seed)
         for row in model.generate(**rows, **settings, custom_generate=trees).tolist():
             draws[tuple(row[-2:])] += 1
     statistic = 0.0
     expected = pair_probabilities(model, settings)
     for pair, probability in expected.items():
-        statistic += (draws[pair] - 600 * probability) ** 2 / (600 * probability)
+        statistic += (draws[pair] - 240 * probability) ** 2 / (240 * probability)
     assert set(draws) <= set(expected)
-    assert statistic < 26.1, "the 99.9 % point for 8 degrees of freedom"
+    assert statistic < 16.3, "the 99.9 % point for 3 degrees of freedom"
 
 
 def pair_probabilities(model: PreTrainedModel, settings: dict[str, Any]) -> dict[tuple[int, int], float]:

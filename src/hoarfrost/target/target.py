@@ -75,10 +75,10 @@ class Target:
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a text: those of the generation config, else the tokenizer's."""
+    """The tokens that end a text: those of the generation config, else the tokenizer's, if there is one."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     if configured is None:
-        configured = tokenizer.eos_token_id
+        configured = getattr(tokenizer, "eos_token_id", None)
     if configured is None:
         return ()
     return tuple(configured) if isinstance(configured, (list, tuple)) else (int(configured),)
