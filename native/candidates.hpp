@@ -18,33 +18,40 @@ struct Ranks {
     const float* log_probs = nullptr;
     const int64_t* token_ids = nullptr;
     size_t count = 0;
-    bool has_more = true;  // further candidates exist, at no higher log-probability
+    bool has_more = true;            // further candidates exist, at no higher log-probability
+    const int32_t* places = nullptr;  // which predecessor of the next depth each one is; null where that makes no difference
 };
 
 class Candidates {
 public:
-    explicit Candidates(size_t horizon) : depths_(horizon) {}
+    // `num_predecessors` different rows of candidates per depth: one for marginals, which know no predecessor.
+    explicit Candidates(size_t horizon, size_t num_predecessors = 1)
+        : horizon_(horizon), num_predecessors_(num_predecessors), ranks_(horizon * num_predecessors) {}
     virtual ~Candidates() = default;
 
-    size_t horizon() const { return depths_.size(); }
+    size_t horizon() const { return horizon_; }
 
     // Depth 1 is the first below the root.
-    const Ranks& at(size_t depth) const { return depths_[depth - 1]; }
+    const Ranks& at(size_t depth, size_t predecessor) const { return ranks_[(depth - 1) * num_predecessors_ + predecessor]; }
 
     // Fetches more candidates of a depth that has more; false where that is the caller's business.
     virtual bool widen(size_t depth) = 0;
 
 protected:
-    std::vector<Ranks> depths_;
+    size_t horizon_, num_predecessors_;
+    std::vector<Ranks> ranks_;
 };
 
-// Candidates that somebody else has sorted: log_probs, token_ids [horizon, num_ranks].
+// Candidates that somebody else has sorted: log_probs, token_ids [horizon, num_predecessors, num_ranks], and places of the same shape or null.
 class GivenCandidates final : public Candidates {
 public:
-    GivenCandidates(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t num_ranks, bool has_more)
-        : Candidates(horizon) {
-        for (size_t depth = 0; depth < horizon; ++depth)
-            depths_[depth] = {log_probs + depth * num_ranks, token_ids + depth * num_ranks, num_ranks, has_more};
+    GivenCandidates(const float* log_probs, const int64_t* token_ids, const int32_t* places, size_t horizon, size_t num_predecessors,
+                    size_t num_ranks, bool has_more)
+        : Candidates(horizon, num_predecessors) {
+        for (size_t row = 0; row < ranks_.size(); ++row) {
+            const size_t start = row * num_ranks;
+            ranks_[row] = {log_probs + start, token_ids + start, num_ranks, has_more, places == nullptr ? nullptr : places + start};
+        }
     }
 
     bool widen(size_t) override { return false; }
@@ -69,7 +76,7 @@ public:
         fetched.log_probs.resize(count);
         fetched.token_ids.resize(count);
         fetched.reader->top(count, fetched.log_probs.data(), fetched.token_ids.data());
-        depths_[depth - 1] = {fetched.log_probs.data(), fetched.token_ids.data(), count, count < width_};
+        ranks_[depth - 1] = {fetched.log_probs.data(), fetched.token_ids.data(), count, count < width_};
         return true;
     }
 

@@ -1,6 +1,7 @@
 #include "tree.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <tuple>
 #include <vector>
@@ -10,15 +11,22 @@ namespace hoarfrost {
 namespace {
 
 constexpr double impossible = -std::numeric_limits<double>::infinity();
+constexpr double most_certain = -1e-7;  // a log-probability of 0 has no logit
+constexpr size_t num_best = 4;          // candidates whose probability counts as the drafter's opinion; what they leave goes to other sources
+constexpr int32_t first_extra_rank = 1 << 20;
 
-// A node that may come next: the candidate of `rank` at `depth` below the row `parent`. A bound stands for candidates not yet fetched, with
-// the score of the last one that was: as long as it is not taken, none of them can matter.
+// A node that may come next: the candidate of `rank` at `depth` below the row `parent`, or a token of another source (rank from
+// `first_extra_rank` on). A bound stands for candidates not yet fetched, with the score of the last one that was: as long as it is not
+// taken, none of them can matter. `score` orders, `log_prob` is what is expected of the node; they differ on the spine alone.
 struct Proposal {
     double score;
+    double log_prob;
     int32_t depth;
     int32_t parent;
     int32_t rank;
-    bool is_bound;
+    int32_t candidate;  // the node's place among the candidates of its depth, as predecessor of the next; -1: none of them
+    int64_t token_id;
+    enum Kind : uint8_t { ranked, bound, extra } kind;
 
     // Heap order: the greatest proposal is taken first.
     bool operator<(const Proposal& other) const {
@@ -27,72 +35,203 @@ struct Proposal {
     }
 };
 
+struct Extra {
+    int64_t token_id;
+    double share;
+};
+
+// What the search has to know of a row beyond what is written out.
+struct Row {
+    double score;
+    double log_prob;
+    double raw_log_prob;  // of a row on the spine: uncalibrated
+    int32_t candidate;
+    bool on_spine;
+    bool on_path;
+    uint32_t first_extra, num_extras;
+};
+
 class Grower {
 public:
-    Grower(Candidates& candidates, const TreeRows& tree) : candidates_(candidates), tree_(tree) {
-        scores_.reserve(tree.max_rows);
+    Grower(Candidates& candidates, const Calibration& calibration, const Extras& extras, const TreeRows& tree)
+        : candidates_(candidates), calibration_(calibration), given_(extras), tree_(tree) {
+        rows_.reserve(tree.max_rows);
         heap_.reserve(tree.max_rows + 1);
     }
 
     TreeOutcome grow(int64_t bonus_token_id) {
-        add_row(bonus_token_id, Proposal{0.0, 0, -1, 0, false});
-        if (!is_full()) propose(1, 0, 0);
+        add_row(Proposal{0.0, 0.0, 0, -1, 0, 0, bonus_token_id, Proposal::extra}, true, true);
+        if (!is_full()) propose_children(0);
         while (!is_full() && !heap_.empty()) {
             std::pop_heap(heap_.begin(), heap_.end());
             const Proposal next = heap_.back();
             heap_.pop_back();
-            if (next.is_bound) {
-                if (ranks(next).count <= static_cast<size_t>(next.rank) && !candidates_.widen(static_cast<size_t>(next.depth)))
-                    return {scores_.size(), true};
-                propose(next.depth, next.parent, next.rank);
+            if (next.kind == Proposal::bound) {
+                if (ranks_below(next.parent).count <= static_cast<size_t>(next.rank) && !candidates_.widen(static_cast<size_t>(next.depth)))
+                    return {rows_.size(), true};
+                propose(next.parent, next.rank);
                 continue;
             }
-            const int32_t row = add_row(ranks(next).token_ids[next.rank], next);
+            const Row& parent = rows_[static_cast<size_t>(next.parent)];
+            const bool on_path = parent.on_path && is_next_of_path(next);
+            const int32_t row = add_row(next, parent.on_spine && next.rank == 0, on_path);
             if (is_full()) break;
-            propose(next.depth, next.parent, next.rank + 1);
-            propose(next.depth + 1, row, 0);
+            if (next.kind == Proposal::ranked) propose(next.parent, next.rank + 1);
+            propose_children(row);
         }
-        return {scores_.size(), false};
+        return {rows_.size(), false};
     }
 
 private:
-    bool is_full() const { return scores_.size() == tree_.max_rows; }
+    bool is_full() const { return rows_.size() == tree_.max_rows; }
 
-    const Ranks& ranks(const Proposal& proposal) const { return candidates_.at(static_cast<size_t>(proposal.depth)); }
+    size_t depth_below(int32_t parent) const { return static_cast<size_t>(tree_.depths[parent]) + 1; }
 
-    // Pushes a candidate if there is one, or the bound that stands for it.
-    void propose(int32_t depth, int32_t parent, int32_t rank) {
-        const size_t level = static_cast<size_t>(depth), index = static_cast<size_t>(rank);
-        if (level > candidates_.horizon()) return;
-        if (candidates_.at(level).count == 0) candidates_.widen(level);
-        const Ranks& given = candidates_.at(level);
-        const bool is_bound = index >= given.count;
-        if (given.count == 0 || (is_bound && !given.has_more)) return;
-        const float log_prob = given.log_probs[std::min(index, given.count - 1)];
-        const double score = scores_[static_cast<size_t>(parent)] + static_cast<double>(log_prob);
-        if (score == impossible) return;
-        heap_.push_back({score, depth, parent, rank, is_bound});
+    bool has_candidates(int32_t parent) const {
+        return depth_below(parent) <= candidates_.horizon() && rows_[static_cast<size_t>(parent)].candidate >= 0;
+    }
+
+    const Ranks& ranks_below(int32_t parent) const {
+        return candidates_.at(depth_below(parent), static_cast<size_t>(rows_[static_cast<size_t>(parent)].candidate));
+    }
+
+    // The candidates below a row, the first few fetched; null where there are none.
+    const Ranks* fetched_below(int32_t parent) {
+        if (!has_candidates(parent)) return nullptr;
+        if (ranks_below(parent).count == 0) candidates_.widen(depth_below(parent));
+        const Ranks& given = ranks_below(parent);
+        return given.count == 0 ? nullptr : &given;
+    }
+
+    double calibrated(float log_prob, size_t depth, bool on_spine) const {
+        if (calibration_.slopes == nullptr || std::isinf(log_prob)) return static_cast<double>(log_prob);
+        const size_t place = (on_spine ? 0 : calibration_.num_depths) + depth - 1;
+        const double certain = std::min(static_cast<double>(log_prob), most_certain);
+        const double logit = certain - std::log(-std::expm1(certain));
+        return -std::log1p(std::exp(-(calibration_.slopes[place] * logit + calibration_.intercepts[place])));
+    }
+
+    void propose_children(int32_t row) {
+        if (!given_.empty()) propose_extras(row);
+        propose(row, 0);
+    }
+
+    // Pushes the candidate of a rank below a row if there is one, or the bound that stands for it.
+    void propose(int32_t parent, int32_t rank) {
+        const Ranks* given = fetched_below(parent);
+        if (given == nullptr) return;
+        size_t index = static_cast<size_t>(rank);
+        while (index < given->count && is_extra(parent, given->token_ids[index])) ++index;
+        const bool is_bound = index >= given->count;
+        if (is_bound && !given->has_more) return;
+        const float raw = given->log_probs[std::min(index, given->count - 1)];
+        const Row& above = rows_[static_cast<size_t>(parent)];
+        const double log_prob = above.log_prob + calibrated(raw, depth_below(parent), above.on_spine);
+        if (log_prob == impossible) return;
+        const bool on_spine = above.on_spine && index == 0;
+        const double score = on_spine ? std::max(log_prob, above.raw_log_prob + static_cast<double>(raw)) : log_prob;
+        push({score, log_prob, static_cast<int32_t>(depth_below(parent)), parent, static_cast<int32_t>(index),
+              is_bound || given->places == nullptr ? 0 : given->places[index], is_bound ? 0 : given->token_ids[index],
+              is_bound ? Proposal::bound : Proposal::ranked});
+    }
+
+    // Pushes what the other sources guess below a row, each with what the drafter gives the same token and its share of what is left over.
+    void propose_extras(int32_t row) {
+        const Row& above = rows_[static_cast<size_t>(row)];
+        const uint32_t first = static_cast<uint32_t>(extras_.size());
+        collect_extras(row, above);
+        const uint32_t count = static_cast<uint32_t>(extras_.size()) - first;
+        rows_[static_cast<size_t>(row)].first_extra = first;
+        rows_[static_cast<size_t>(row)].num_extras = count;
+        if (count == 0) return;
+        const Ranks* given = fetched_below(row);
+        const size_t depth = depth_below(row);
+        double left_over = 1.0;
+        for (size_t rank = 0; given != nullptr && rank < std::min(num_best, given->count); ++rank)
+            left_over -= std::exp(calibrated(given->log_probs[rank], depth, above.on_spine));
+        for (uint32_t place = 0; place < count; ++place) {
+            const Extra& extra = extras_[first + place];
+            double probability = std::max(left_over, 0.0) * extra.share;
+            double raw_score = impossible;
+            int32_t rank = first_extra_rank + static_cast<int32_t>(place), candidate = given == nullptr || given->places != nullptr ? -1 : 0;
+            for (size_t index = 0; given != nullptr && index < given->count; ++index)
+                if (given->token_ids[index] == extra.token_id) {
+                    probability += std::exp(calibrated(given->log_probs[index], depth, above.on_spine));
+                    if (given->places != nullptr) candidate = given->places[index];
+                    if (index == 0 && above.on_spine) {
+                        rank = 0;  // it stays the spine, though its siblings are proposed apart from it
+                        raw_score = above.raw_log_prob + static_cast<double>(given->log_probs[0]);
+                    }
+                }
+            if (probability <= 0.0) continue;
+            const double log_prob = above.log_prob + std::log(std::min(probability, 1.0));
+            push({std::max(log_prob, raw_score), log_prob, static_cast<int32_t>(depth), row, rank, candidate, extra.token_id, Proposal::extra});
+        }
+    }
+
+    void collect_extras(int32_t row, const Row& above) {
+        const size_t depth = static_cast<size_t>(tree_.depths[row]);
+        if (depth >= given_.max_depth) return;
+        const size_t first = extras_.size();
+        if (above.on_path && depth < given_.path_length) extras_.push_back({given_.path[depth], static_cast<double>(given_.path_shares[depth])});
+        const int64_t token_id = tree_.token_ids[row];
+        if (token_id < 0 || static_cast<size_t>(token_id) >= given_.vocab_size) return;
+        for (size_t rank = 0; rank < given_.num_successors; ++rank) {
+            const int64_t next = given_.successors[static_cast<size_t>(token_id) * given_.num_successors + rank];
+            if (next < 0) break;
+            const double share = static_cast<double>(given_.successor_shares[rank]);
+            const auto same = std::find_if(extras_.begin() + static_cast<std::ptrdiff_t>(first), extras_.end(),
+                                           [next](const Extra& extra) { return extra.token_id == next; });
+            if (same == extras_.end())
+                extras_.push_back({next, share});
+            else
+                same->share = std::min(1.0, same->share + share);
+        }
+    }
+
+    bool is_extra(int32_t row, int64_t token_id) const {
+        const Row& above = rows_[static_cast<size_t>(row)];
+        for (uint32_t place = 0; place < above.num_extras; ++place)
+            if (extras_[above.first_extra + place].token_id == token_id) return true;
+        return false;
+    }
+
+    bool is_next_of_path(const Proposal& node) const {
+        const size_t place = static_cast<size_t>(node.depth) - 1;
+        return place < given_.path_length && given_.path[place] == node.token_id;
+    }
+
+    void push(const Proposal& proposal) {
+        heap_.push_back(proposal);
         std::push_heap(heap_.begin(), heap_.end());
     }
 
-    int32_t add_row(int64_t token_id, const Proposal& node) {
-        const size_t row = scores_.size();
-        tree_.token_ids[row] = token_id;
+    int32_t add_row(const Proposal& node, bool on_spine, bool on_path) {
+        const size_t row = rows_.size();
+        double raw_log_prob = node.log_prob;
+        if (on_spine && node.parent >= 0)
+            raw_log_prob = rows_[static_cast<size_t>(node.parent)].raw_log_prob +
+                           static_cast<double>(ranks_below(node.parent).log_probs[0]);
+        tree_.token_ids[row] = node.token_id;
         tree_.parents[row] = node.parent;
         tree_.depths[row] = node.depth;
+        tree_.log_probs[row] = static_cast<float>(node.log_prob);
         uint64_t* ancestors = tree_.ancestors + row * tree_.num_words;
         if (node.parent < 0)
             std::fill_n(ancestors, tree_.num_words, uint64_t{0});
         else
             std::copy_n(tree_.ancestors + static_cast<size_t>(node.parent) * tree_.num_words, tree_.num_words, ancestors);
         ancestors[row / 64] |= uint64_t{1} << row % 64;
-        scores_.push_back(node.score);
+        rows_.push_back({node.score, node.log_prob, raw_log_prob, node.candidate, on_spine, on_path, 0, 0});
         return static_cast<int32_t>(row);
     }
 
     Candidates& candidates_;
+    const Calibration& calibration_;
+    const Extras& given_;
     const TreeRows& tree_;
-    std::vector<double> scores_;
+    std::vector<Row> rows_;
+    std::vector<Extra> extras_;
     std::vector<Proposal> heap_;
 };
 
@@ -108,8 +247,9 @@ size_t max_tree_rows(size_t budget, size_t horizon, size_t width) {
     return num_nodes + 1;
 }
 
-TreeOutcome build_tree(Candidates& candidates, int64_t bonus_token_id, const TreeRows& tree) {
-    return Grower(candidates, tree).grow(bonus_token_id);
+TreeOutcome build_tree(Candidates& candidates, const Calibration& calibration, const Extras& extras, int64_t bonus_token_id,
+                       const TreeRows& tree) {
+    return Grower(candidates, calibration, extras, tree).grow(bonus_token_id);
 }
 
 }  // namespace hoarfrost

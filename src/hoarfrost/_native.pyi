@@ -3,12 +3,35 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_Trees = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64], list[int], list[bool]]
+_Trees = tuple[
+    NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]
+]
+
+class TreeHints:
+    def __init__(
+        self,
+        calibration: NDArray[np.float32] | None = None,
+        paths: list[NDArray[np.int64]] = ...,
+        path_shares: list[NDArray[np.float32]] = ...,
+        successors: NDArray[np.int32] | None = None,
+        successor_shares: NDArray[np.float32] | None = None,
+        max_depths: list[int] = ...,
+    ) -> None: ...
 
 def instruction_sets() -> list[str]: ...
 def noise_bits(seed: int, position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None) -> NDArray[np.uint64]: ...
 def gumbel_noise(seed: int, position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None) -> NDArray[np.float32]: ...
 def gumbel_noise_range(seed: int, position: int, vocab_size: int, instruction_set: str | None = None) -> NDArray[np.float32]: ...
+def gumbel_noise_rows(
+    seed: int, first_position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None
+) -> NDArray[np.float32]: ...
+
+class SuffixIndex:
+    def __init__(self) -> None: ...
+    def extend(self, token_ids: NDArray[np.int64]) -> None: ...
+    def longest_match(self) -> tuple[int, int]: ...
+    def __len__(self) -> int: ...
+
 def top_log_probs(
     logits: NDArray[np.float32], k: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
@@ -16,13 +39,29 @@ def top_log_probs_bfloat16(
     bits: NDArray[np.uint16], k: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def build_trees(
-    log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_ids: list[int], budget: int, has_more: bool
+    log_probs: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    places: NDArray[np.int32] | None,
+    bonus_token_ids: list[int],
+    budget: int,
+    has_more: bool,
+    hints: TreeHints,
 ) -> _Trees: ...
 def build_trees_from_logits(
-    logits: list[NDArray[np.float32]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
+    logits: list[NDArray[np.float32]],
+    bonus_token_ids: list[int],
+    budget: int,
+    max_width: int,
+    hints: TreeHints,
+    instruction_set: str | None = None,
 ) -> _Trees: ...
 def build_trees_from_bfloat16(
-    bits: list[NDArray[np.uint16]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
+    bits: list[NDArray[np.uint16]],
+    bonus_token_ids: list[int],
+    budget: int,
+    max_width: int,
+    hints: TreeHints,
+    instruction_set: str | None = None,
 ) -> _Trees: ...
 def attend_pages(
     queries: NDArray[np.float32],

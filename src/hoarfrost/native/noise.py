@@ -37,6 +37,13 @@ def gumbel_noise_range(seed: int, position: int, vocab_size: int) -> NDArray[np.
     return _native.gumbel_noise_range(seed & _ALL_BITS, position & _ALL_BITS, vocab_size)
 
 
+def gumbel_noise_rows(seed: int, first_position: int, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The standard Gumbel values of `token_ids` int64 [n, m], row i at position `first_position + i`: float32 [n, m]."""
+    if token_ids.dtype != np.int64 or token_ids.ndim != 2:
+        raise InvalidInput(f"token_ids is {token_ids.dtype} of shape {token_ids.shape}; noise of rows takes int64 of two dimensions.")
+    return _native.gumbel_noise_rows(seed & _ALL_BITS, first_position & _ALL_BITS, np.ascontiguousarray(token_ids))
+
+
 def _checked(token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     if token_ids.dtype != np.int64 or token_ids.ndim != 1:
         raise InvalidInput(f"token_ids is {token_ids.dtype} of shape {token_ids.shape}; noise takes int64 of one dimension.")

@@ -2,6 +2,15 @@
 
 Nodes come in the order of falling cumulative log-probability (float64 sum of float32 values); among equals the shallower depth, then the
 lower parent row, then the better rank comes first. A candidate of probability 0 never becomes a node.
+
+`TreeHints` is what the search may use beside the candidates (native/tree.hpp says how):
+
+- `calibration` float32 [2, 2, D]: slopes, then intercepts; first for children of rows on the greedy spine, then for those of other rows; D
+  depths or more. A candidate of probability p counts as sigmoid(slope * logit(p) + intercept); slopes must be positive.
+- `paths`, `path_shares`: per tree int64 and float32 [m]: a continuation of the committed text, each token with its share of the probability
+  that the drafter's four best candidates leave over.
+- `successors` int32 [V, M], `successor_shares` float32 [M]: tokens seen after each token (-1: none further), best first, with such a share per rank.
+- `max_depths`: per tree the greatest depth, for guesses of the last two kinds may lie below the last candidate.
 """
 
 from __future__ import annotations
@@ -15,47 +24,65 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
+from hoarfrost._native import TreeHints
 from hoarfrost.errors import InvalidInput
 from hoarfrost.native.top_k import can_read
 
 _NO_LIMIT = 2**62
+NO_HINTS = TreeHints()
 
 
 class TreeBatch(NamedTuple):
     """S trees in arrays with room for R rows each; tree i fills its first `num_rows[i]` rows, what follows is undefined.
 
-    token_ids int64 [S, R]; parents, depths int32 [S, R]; ancestors uint64 [S, R, ceil(R / 64)]. `needs_more[i]`: tree i is unfinished,
-    since its next node may be a candidate that was not given.
+    token_ids int64 [S, R]; parents, depths int32 [S, R]; log_probs float32 [S, R], how likely all rows down to this one are accepted;
+    ancestors uint64 [S, R, ceil(R / 64)]. `needs_more[i]`: tree i is unfinished, since its next node may be a candidate that was not given.
     """
 
     token_ids: NDArray[np.int64]
     parents: NDArray[np.int32]
     depths: NDArray[np.int32]
+    log_probs: NDArray[np.float32]
     ancestors: NDArray[np.uint64]
     num_rows: list[int]
     needs_more: list[bool]
 
 
 def build_trees(
-    log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_ids: Sequence[int], budget: int, *, has_more: bool
+    log_probs: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    bonus_token_ids: Sequence[int],
+    budget: int,
+    *,
+    has_more: bool,
+    places: NDArray[np.int32] | None = None,
+    hints: TreeHints = NO_HINTS,
 ) -> TreeBatch:
     """Grows one tree of at most `budget` nodes per sequence from its candidates.
 
     Args:
-        log_probs: float32 [S, L, K], each row falling, no NaN.
-        token_ids: int64 [S, L, K], the tokens of `log_probs`.
-        bonus_token_ids: S roots.
+        log_probs: float32 [S, L, K], each row falling, no NaN; or [S, L, P, K] where each of P predecessors has its own row.
+        token_ids: int64 of the same shape, the tokens of `log_probs`.
+        bonus_token_ids: S roots; as predecessors they have place 0.
         has_more: whether the vocabulary goes on behind rank K, at no higher log-probabilities.
+        places: int32 of the same shape, with predecessors: which of the next depth's P each candidate is.
     """
     for name, array, dtype in (("log_probs", log_probs, np.float32), ("token_ids", token_ids, np.int64)):
-        if array.dtype != dtype or array.ndim != 3 or not array.flags.c_contiguous:
+        if array.dtype != dtype or array.ndim not in (3, 4) or not array.flags.c_contiguous:
             raise InvalidInput(f"{name} is {array.dtype} of shape {array.shape}; it must be contiguous {np.dtype(dtype)} [S, L, K].")
     _check_roots(bonus_token_ids, log_probs.shape[0], budget)
-    return TreeBatch(*_native.build_trees(log_probs, token_ids, list(bonus_token_ids), budget, has_more))
+    if log_probs.ndim == token_ids.ndim == 3:
+        log_probs, token_ids = log_probs[:, :, None], token_ids[:, :, None]
+    return TreeBatch(*_native.build_trees(log_probs, token_ids, places, list(bonus_token_ids), budget, has_more, hints))
 
 
 def build_trees_from_logits(
-    logits: Sequence[Tensor], bonus_token_ids: Sequence[int], budget: int, *, max_width: int | None = None
+    logits: Sequence[Tensor],
+    bonus_token_ids: Sequence[int],
+    budget: int,
+    *,
+    max_width: int | None = None,
+    hints: TreeHints = NO_HINTS,
 ) -> TreeBatch:
     """Grows one tree of at most `budget` nodes per sequence, reading its logits only as far as the tree asks.
 
@@ -77,8 +104,9 @@ def build_trees_from_logits(
     try:
         if torch.bfloat16 in dtypes:
             bits = [one.detach().view(torch.uint16).numpy() for one in logits]
-            return TreeBatch(*_native.build_trees_from_bfloat16(bits, list(bonus_token_ids), budget, width))
-        return TreeBatch(*_native.build_trees_from_logits([one.detach().numpy() for one in logits], list(bonus_token_ids), budget, width))
+            return TreeBatch(*_native.build_trees_from_bfloat16(bits, list(bonus_token_ids), budget, width, hints))
+        rows = [one.detach().numpy() for one in logits]
+        return TreeBatch(*_native.build_trees_from_logits(rows, list(bonus_token_ids), budget, width, hints))
     except ValueError as error:
         raise InvalidInput(f"{error} Check the drafter's weights, or load it in a wider dtype.") from error
 
