@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hoarfrost.engine import Completion, Engine, Piece, Statistics
     from hoarfrost.errors import InvalidInput
+    from hoarfrost.integrations.transformers import ddtree
     from hoarfrost.sampling import SamplingParams
     from hoarfrost.tree import TreeConfig
 
-__all__ = ["Completion", "Engine", "InvalidInput", "Piece", "SamplingParams", "Statistics", "TreeConfig", "__version__"]
+__all__ = ["Completion", "Engine", "InvalidInput", "Piece", "SamplingParams", "Statistics", "TreeConfig", "__version__", "ddtree"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "SamplingParams": "hoarfrost.sampling",
     "Statistics": "hoarfrost.engine",
     "TreeConfig": "hoarfrost.tree",
+    "ddtree": "hoarfrost.integrations.transformers",
 }
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer
 from integrations.stock_models import PAD, ROWS, both_ways, knowing, load_stock, one_row, padded_batch
-from transformers import AutoTokenizer, LogitsProcessor, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
+from transformers import LogitsProcessor, MaxLengthCriteria, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import logits_process
 
-from hoarfrost.integrations.transformers import ddtree
 from hoarfrost.models import SHIPPED
 from hoarfrost.tree import TreeConfig
 
@@ -55,6 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "max length": {"max_new_tokens": None, "max_length": 19},
     "default length": {"max_new_tokens": None},
     "one token": {"max_new_tokens": 1},
+    "longer by a criterion": {"stopping_criteria": [MaxLengthCriteria(26)]},
     "several ends": {"eos_token_id": list(range(60, 90))},
     "pad is end": {"eos_token_id": list(range(60, 90)), "pad_token_id": None},
     "minimum of new tokens": {"eos_token_id": list(range(60, 160)), "min_new_tokens": 9},
@@ -189,16 +190,18 @@ def test_scores_and_logits(model: PreTrainedModel) -> None:
         ours[0].add_(1)  # ordinary tensors, which may be written to
 
 
-def test_the_shipped_drafter_by_its_alias() -> None:
-    folder = SHIPPED["tiny"].target
-    if not folder.exists():
+def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs, with the shipped pair; a second call uses the drafter that the first one loaded."""
+    if not SHIPPED["tiny"].target.exists():
         pytest.skip("the shipped pair is not installed")
-    model = load_stock(str(folder))
-    ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("What is 6 times 7?")["input_ids"]])
-    trees = ddtree("tiny", budget=12)
-    for _ in range(2):
-        expected = model.generate(ids, do_sample=False, max_new_tokens=16)
-        assert torch.equal(model.generate(ids, do_sample=False, max_new_tokens=16, custom_generate=trees), expected)
+    page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert "tokens per pass" in capsys.readouterr().out
+    model, inputs, trees = names["model"], names["inputs"], names["trees"]
+    expected = model.generate(**inputs, do_sample=False, max_new_tokens=64)
+    assert torch.equal(names["answer"], expected)
+    assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=64, custom_generate=trees), expected)
     assert trees.statistics[0].tau > 1.5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -103,6 +104,20 @@ def test_changes_of_the_model_are_seen_by_the_next_call(model: PreTrainedModel) 
     assert torch.equal(model.generate(**one_row(), **GREEDY, custom_generate=trees), third)
     assert not torch.equal(first[:, :20], second)
     assert not torch.equal(second, third)
+
+
+def test_hooks_that_only_move_between_devices_are_left_out(model: PreTrainedModel) -> None:
+    """accelerate hangs them on models it dispatched: a `forward` on the instance that calls the original module."""
+
+    def hooked(module: nn.Module, *arguments: Any, **named: Any) -> Any:
+        return module._old_forward(*arguments, **named)
+
+    expected = model.generate(**one_row(), **GREEDY)
+    for module in model.modules():
+        module._hf_hook, module._old_forward = "moves to the same device", module.forward
+        module.forward = partial(hooked, module)
+    assert torch.equal(model.generate(**one_row(), **GREEDY), expected)
+    assert torch.equal(model.generate(**one_row(), **GREEDY, custom_generate=knowing(model, one_row(), expected)), expected)
 
 
 class Recorder(BaseStreamer):

@@ -114,8 +114,9 @@ class TreeGeneration:
         """Called by `generate`; `input_ids [B, L]`, the result as from stock generation."""
         frame = inspect.currentframe()
         dropped = dropped_arguments(frame.f_back if frame else None)
-        streamer = self._pick_streamer(dropped.pop("streamer", None), input_ids)
+        streamer_of_generate = dropped.pop("streamer", None)
         refuse_unsupported(generation_config, model_inputs, dropped)
+        streamer = self._pick_streamer(streamer_of_generate, input_ids.shape[0])
         prompts = read_prompts(input_ids, model_inputs.get("attention_mask"), model_inputs.get("position_ids"))
         target = Target(packed_twin(model), None, name_of(model))
         request = self._request(input_ids, logits_processor, stopping_criteria, generation_config)
@@ -125,19 +126,18 @@ class TreeGeneration:
             row, sequence = self._sequence(request, index, prompt.token_ids, loop)
             rows.append(row)
             sequences.append(sequence)
+        if self.streamer is not None:
+            self.streamer.put(input_ids.cpu())  # that of `generate` has been given the prompt already
         self._decode(loop, sequences, streamer)
         self.statistics = [sequence.statistics for sequence in sequences]
         return _result(request, rows, sequences)
 
-    def _pick_streamer(self, of_generate: Any, input_ids: Tensor) -> Any:
-        """The streamer of this call. That of `generate` has been given the prompt already."""
+    def _pick_streamer(self, of_generate: Any, num_rows: int) -> Any:
         if self.streamer is not None and of_generate is not None:
             raise InvalidInput("A streamer was given to ddtree and another to generate; give one.")
         streamer = self.streamer or of_generate
-        if streamer is not None and input_ids.shape[0] > 1:
-            raise InvalidInput(f"A streamer takes one row and the batch has {input_ids.shape[0]}; stream them one call each.")
-        if self.streamer is not None:
-            self.streamer.put(input_ids.cpu())
+        if streamer is not None and num_rows > 1:
+            raise InvalidInput(f"A streamer takes one row and the batch has {num_rows}; stream them one call each.")
         return streamer
 
     def _request(self, input_ids: Tensor, processors: Any, criteria: Any, config: Any) -> _Request:
@@ -153,7 +153,7 @@ class TreeGeneration:
             criteria=criteria_of(others, num_rows, independent_rows=self.independent_rows),
             config=config,
             seeds=self._seeds(num_rows, bool(config.do_sample)),
-            max_new_tokens=max(1, min([config.max_length, *lengths]) - input_ids.shape[1]),
+            max_new_tokens=max(1, min(lengths, default=config.max_length) - input_ids.shape[1]),
             ending_ids=frozenset(token_id for ids in ends for token_id in ids.tolist()),
         )
 
