@@ -35,7 +35,7 @@ class WorkerProcess:
         parts: list[bytes] = []
         while not parts or not parts[-1].endswith(b"\n"):
             if not select.select([output], [], [], timeout_seconds)[0]:
-                self.close()
+                self._process.kill()
                 raise PeerFailure(f"no answer within {timeout_seconds:g} s")
             parts.append(os.read(output.fileno(), 1 << 16))
             if not parts[-1]:

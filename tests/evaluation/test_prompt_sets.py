@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.prompt_sets import MATH_SUFFIX, PROMPT_SETS, PYTHON_PREFIX, load_prompts
+from hoarfrost.evaluation.prompt_sets import MATH_SUFFIX, PROMPT_SETS, PYTHON_PREFIX, load_prompts, load_sets
 
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "gsm8k": [{"question": "How many?", "answer": "4"}, {"question": "And {now}?", "answer": "5"}],
@@ -83,6 +83,14 @@ def test_identifiers_are_the_sets_own(data_dir: Path) -> None:
 def test_limit_takes_the_first(data_dir: Path) -> None:
     assert [prompt.prompt_id for prompt in load_prompts("gsm8k", data_dir=data_dir, limit=1)] == ["0"]
     assert len(load_prompts("gsm8k", data_dir=data_dir, limit=1000)) == 2
+
+
+def test_several_sets_come_one_after_the_other_and_all_means_all(data_dir: Path) -> None:
+    assert [prompt.set_name for prompt in load_sets(["mbpp", "gsm8k"], data_dir=data_dir, limit=1)] == ["mbpp", "gsm8k"]
+    assert [prompt.set_name for prompt in load_sets(["all"], data_dir=data_dir, limit=1)] == list(PROMPT_SETS)
+    for names in ([], ["gsm8k", "gsm8k"], ["all", "gsm8k"]):
+        with pytest.raises(InvalidInput, match=r"empty or names one twice|Unknown prompt set 'all'"):
+            load_sets(names, data_dir=data_dir)
 
 
 def test_the_variable_names_the_folder(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Drafter, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.plot import read_result
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.decode_modes import MODES
 
@@ -80,14 +80,9 @@ def report(
     """Print the tables of a result file."""
     from hoarfrost.evaluation.report import to_markdown
 
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"The result file {file} cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise InvalidInput(f"The result file {file} is not JSON.") from None
-    if not isinstance(result, dict) or not {"machine", "settings", "summary"} <= result.keys():
-        raise InvalidInput(f"The file {file} is no result of `hoarfrost bench decode`.")
+    result = read_result(file)
+    if "peers" in result:
+        raise InvalidInput(f"The file {file} compares engines; `hoarfrost plot` makes its tables.")
     if markdown:
         typer.echo(to_markdown(result), nl=False)
     else:

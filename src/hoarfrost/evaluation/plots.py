@@ -148,9 +148,9 @@ def _draw_curve(axis: Axes, curve: BudgetCurve) -> None:
             axis.plot(curve.budgets, values, color="#BBBBBB", linewidth=0.8, label=None if index else "each prompt set")
     axis.plot(curve.budgets, curve.mean, color=BLUE, linewidth=2, marker="o", markersize=5, label="DDTree, fixed budget (mean)")
     if curve.auto is not None:
-        axis.axhline(curve.auto, color=GREEN, linewidth=1.6, linestyle=(0, (6, 2)), label="DDTree auto (mean)")
+        axis.axhline(curve.auto, color=GREEN, linewidth=1.6, linestyle="--", label="DDTree auto (mean)")
     if curve.chain is not None:
-        axis.axhline(curve.chain, color=VERMILION, linewidth=1.6, linestyle=(0, (1.5, 1.5)), label="DFlash chain (mean)")
+        axis.axhline(curve.chain, color=VERMILION, linewidth=1.8, linestyle=":", label="DFlash chain (mean)")
     axis.set_xscale("log", base=2)
     axis.set_xticks(curve.budgets, [str(budget) for budget in curve.budgets])
     axis.minorticks_off()

@@ -1,0 +1,117 @@
+"""`hoarfrost plot`: the table to stdout, into a folder with the figures, or between the markers of a document."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import call_command
+from decode_results import make_decode_result
+from peer_results import make_peers
+
+needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return partial(call_command, monkeypatch, capsys)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return written(tmp_path / "result.json", make_decode_result())
+
+
+def written(path: Path, result: dict[str, Any]) -> str:
+    path.write_text(json.dumps(result), encoding="utf-8")
+    return str(path)
+
+
+def test_prints_the_table_as_markdown(call: Any, file: str) -> None:
+    outcome = call("plot", file)
+    assert outcome.code == 0
+    assert "| GSM8K | 1.60/2.00 → 2.14/3.00 (B=16) | 2.22/3.00 |" in outcome.out
+    assert "arXiv 2604.12989" in outcome.out
+    assert "Not counted: prefill" in outcome.out
+
+
+def test_prints_the_table_of_peers(call: Any, tmp_path: Path) -> None:
+    outcome = call("plot", written(tmp_path / "peers.json", make_peers()))
+    assert outcome.code == 0
+    assert "| Fast engine | float32 |" in outcome.out
+    assert "Not measured: slow (not installed)" in outcome.out
+
+
+@needs_matplotlib
+def test_writes_table_and_figures(call: Any, tmp_path: Path) -> None:
+    outcome = call("plot", written(tmp_path / "short.json", make_decode_result((0.0,))), "--out", str(tmp_path / "figures"))
+    assert outcome.code == 0
+    names = {"table.md"} | {f"{stem}.{kind}" for stem in ("speedup", "budget", "acceptance", "stages") for kind in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == names
+    assert len(outcome.out.splitlines()) == len(names)
+
+
+@needs_matplotlib
+def test_writes_the_figure_of_peers(call: Any, tmp_path: Path) -> None:
+    assert call("plot", written(tmp_path / "peers.json", make_peers()), "--out", str(tmp_path)).code == 0
+    assert (tmp_path / "peers.png").exists()
+
+
+def test_without_matplotlib_there_is_a_sentence_and_the_table(
+    call: Any, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "hoarfrost.evaluation.plots", raising=False)
+    outcome = call("plot", file, "--out", str(tmp_path / "figures"))
+    assert outcome.code == 2
+    assert "hoarfrost[plot]" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (tmp_path / "figures" / "table.md").exists()
+
+
+class TestInto:
+    def test_replaces_what_stands_between_the_markers(self, call: Any, file: str, tmp_path: Path) -> None:
+        document = tmp_path / "README.md"
+        document.write_text("before\n\n<!-- table -->\n\nafter\n", encoding="utf-8")
+        for _ in range(2):
+            assert call("plot", file, "--into", str(document)).code == 0
+        text = document.read_text(encoding="utf-8")
+        assert text.startswith("before\n\n<!-- table -->\n\n**Speed-up/tau at temperature 0**")
+        assert text.endswith("\n<!-- /table -->\n\nafter\n")
+        assert text.count("**Speed-up/tau at temperature 0**") == 1
+
+    def test_peers_have_markers_of_their_own(self, call: Any, file: str, tmp_path: Path) -> None:
+        document = tmp_path / "README.md"
+        document.write_text("<!-- table -->\n<!-- peers -->\n", encoding="utf-8")
+        assert call("plot", written(tmp_path / "peers.json", make_peers()), "--into", str(document)).code == 0
+        assert document.read_text(encoding="utf-8").startswith("<!-- table -->\n<!-- peers -->\n\n**Decoding speed beside other engines**")
+
+    @pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), ("no marker", "no line <!-- table -->")])
+    def test_a_document_without_a_place(self, content: str | None, said: str, call: Any, file: str, tmp_path: Path) -> None:
+        document = tmp_path / "README.md"
+        if content is not None:
+            document.write_text(content, encoding="utf-8")
+        outcome = call("plot", file, "--into", str(document))
+        assert outcome.code == 2
+        assert said in outcome.err
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), ("{", "is not JSON"), ('{"machine": 1}', "is no result")])
+def test_what_is_no_result(content: str | None, said: str, call: Any, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    outcome = call("plot", str(path))
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_bench_report_sends_comparisons_here(call: Any, tmp_path: Path) -> None:
+    outcome = call("bench", "report", written(tmp_path / "peers.json", make_peers()))
+    assert outcome.code == 2
+    assert "hoarfrost plot" in outcome.err
