@@ -12,11 +12,14 @@ from training.training_models import MASK, TAPS, save_target, sequence, target
 
 from hoarfrost.drafting import load_drafter
 from hoarfrost.errors import InvalidInput
+from hoarfrost.target import Target
 from hoarfrost.training import DrafterTrainingConfig, summary_table, train_drafter
-from hoarfrost.training import drafter as drafter_module
-from hoarfrost.training.drafter import Trainer
-from hoarfrost.training.loss import gamma_for
+from hoarfrost.training import trainer as trainer_module
+from hoarfrost.training.drafter import DrafterObjective
+from hoarfrost.training.loss import GuessQuality, gamma_for
+from hoarfrost.training.objective import guessing_states
 from hoarfrost.training.preparation import TrainingData
+from hoarfrost.training.trainer import Trainer
 
 SMALL = {"num_layers": 1, "target_layer_ids": TAPS, "block_size": 4, "anchors_per_sequence": 6, "batch_size": 3, "num_epochs": 3}
 
@@ -38,12 +41,16 @@ def settings(target_folder: str, data_file: Path, out: Path, **changes: object) 
     return DrafterTrainingConfig(**values)  # type: ignore[arg-type]
 
 
+def drafter_trainer(chosen: DrafterTrainingConfig, frozen: Target, data: TrainingData) -> Trainer[GuessQuality]:
+    return Trainer(chosen, frozen, data, DrafterObjective(chosen, frozen))
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
     one = sequence(14, 4)
     rates = {"learning_rate": 0.01, "muon_learning_rate": 0.05}
     chosen = settings("", tmp_path, tmp_path, optimizer=optimizer, num_epochs=60, anchors_per_sequence=64, **rates)
-    trainer = Trainer(chosen, target(), TrainingData((one,), (one,), 0))
+    trainer = drafter_trainer(chosen, target(), TrainingData((one,), (one,), 0))
     assert trainer.validate().expected_tokens_per_round < 1.5
     for _ in range(trainer.num_steps):
         trainer.train_step()
@@ -54,13 +61,14 @@ def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
 
 @pytest.mark.parametrize("rows_at_once", [1, 10_000])
 def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
-    monkeypatch.setitem(drafter_module.ROWS_AT_ONCE, "cpu", rows_at_once)
+    monkeypatch.setitem(trainer_module.ROWS_AT_ONCE, "cpu", rows_at_once)
     frozen, sequences = target(), tuple(sequence(12 + index, 3, seed=index) for index in range(3))
-    trainer = Trainer(settings("", tmp_path, tmp_path, clip_norm=1e9), frozen, TrainingData(sequences, sequences[:1], 0))
+    chosen = settings("", tmp_path, tmp_path, clip_norm=1e9)
+    trainer, objective = drafter_trainer(chosen, frozen, TrainingData(sequences, sequences[:1], 0)), DrafterObjective(chosen, frozen)
     weighted, total = 0.0, 0.0
     for indices, blocks in trainer.passes_of(0):
-        features = [trainer.cache.features(index, sequences[index].token_ids) for index in indices]
-        log_probs = trainer.logits(trainer.hidden(features, blocks)).log_softmax(dim=-1)
+        features = trainer.features_of(indices, [sequences[index] for index in indices], blocks)
+        log_probs = objective.logits(guessing_states(objective.model, frozen, features, blocks)).log_softmax(dim=-1)
         for block in range(len(blocks.labels)):
             for slot in range(3):
                 if blocks.has_label[block, slot]:
@@ -77,7 +85,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
     train_step = Trainer.train_step
 
-    def interrupted(self: Trainer) -> float:
+    def interrupted(self: Trainer[GuessQuality]) -> float:
         if self.step == 5:
             raise KeyboardInterrupt
         return train_step(self)
@@ -101,7 +109,7 @@ def test_a_run_writes_a_drafter_that_fits_its_target(target_folder: str, data_fi
     drafter = load_drafter(report.drafter_folder, target())
     assert (drafter.taps, drafter.horizon, drafter.config.mask_token_id) == (TAPS, 3, MASK)
     assert report.num_sequences == 11
-    assert summary_table(report).row_count
+    assert summary_table(report, "Drafter trained").row_count
     if report.curve_file:
         assert report.curve_file.stat().st_size
     # The responses are a training file of their own, taken as they stand.

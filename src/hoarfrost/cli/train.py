@@ -1,32 +1,54 @@
-"""`hoarfrost train`: trains a DFlash drafter for a target. Thin: every option is a field of `DrafterTrainingConfig`."""
+"""`hoarfrost train`: trains a DFlash drafter for a target, or a candidate selector for a drafter. Thin: every option is a field of
+`DrafterTrainingConfig` or `SelectorTrainingConfig`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Dtype, Model, given, parse_list, shows_defaults_of
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 app = typer.Typer(help="Train a drafter for a model.", no_args_is_help=True)
-TRAINING_CONFIG = "hoarfrost.training.settings:DrafterTrainingConfig"
+SETTINGS = "hoarfrost.training.settings:"
 NETWORK, RESPONSES, TRAINING = "Network", "Responses of the target", "Training"
 
+Data = Annotated[list[Path], typer.Option(help="Training file; may be given several times.")]
+Out = Annotated[Path, typer.Option(help="Folder for responses, checkpoint, log and the finished drafter.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")]
+Seed = Annotated[int | None, typer.Option()]
+Regenerate = Annotated[bool | None, typer.Option(help="Let the target answer every prompt itself.", rich_help_panel=RESPONSES)]
+Temperatures = Annotated[str | None, typer.Option(help="Taken in turn, as 0,0.7,1.", rich_help_panel=RESPONSES)]
+MaxPrompts = Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)]
+MaxPromptTokens = Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)]
+MaxResponseTokens = Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)]
+GenerationBatch = Annotated[int | None, typer.Option(help="Prompts answered at once.", rich_help_panel=RESPONSES)]
+SequenceLength = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
+AnchorsPerSequence = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
+NumEpochs = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
+BatchSize = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
+LearningRate = Annotated[float | None, typer.Option(help="AdamW's.", rich_help_panel=TRAINING)]
+WarmupShare = Annotated[float | None, typer.Option(rich_help_panel=TRAINING)]
+Gamma = Annotated[float | None, typer.Option(help="How slowly a slot's weight falls with its depth.", rich_help_panel=TRAINING)]
+ClipNorm = Annotated[float | None, typer.Option(rich_help_panel=TRAINING)]
+HeldOutShare = Annotated[float | None, typer.Option(help="Share kept for validation.", rich_help_panel=TRAINING)]
+FeatureCacheGib = Annotated[float | None, typer.Option(help="Memory for the target's features.", rich_help_panel=TRAINING)]
+SaveEvery = Annotated[int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=TRAINING)]
+ValidateEvery = Annotated[int | None, typer.Option(help="Steps between validations.", rich_help_panel=TRAINING)]
 
-# Nothing to do here, but a group with one verb keeps its name only if it has a callback.
-@app.callback()
-def _train() -> None:
-    pass
 
-
-@app.command(cls=shows_defaults_of(TRAINING_CONFIG))
+@app.command(cls=shows_defaults_of(SETTINGS + "DrafterTrainingConfig"))
 def drafter(
     target: Model,
-    data: Annotated[list[Path], typer.Option(help="Training file; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for responses, checkpoint, log and the finished drafter.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    seed: Annotated[int | None, typer.Option()] = None,
+    data: Data,
+    out: Out,
+    resume: Resume = False,
+    seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     num_layers: Annotated[int | None, typer.Option(help="Layers of the drafter.", rich_help_panel=NETWORK)] = None,
@@ -34,45 +56,93 @@ def drafter(
     target_layer_ids: Annotated[str | None, typer.Option(help="Target layers it reads, as 1,3,5.", rich_help_panel=NETWORK)] = None,
     num_taps: Annotated[int | None, typer.Option(help="How many target layers, where they are not named.", rich_help_panel=NETWORK)] = None,
     mask_token_id: Annotated[int | None, typer.Option(help="By default the tokenizer's mask token.", rich_help_panel=NETWORK)] = None,
-    regenerate: Annotated[bool | None, typer.Option(help="Let the target answer every prompt itself.", rich_help_panel=RESPONSES)] = None,
-    temperatures: Annotated[str | None, typer.Option(help="Taken in turn, as 0,0.7,1.", rich_help_panel=RESPONSES)] = None,
-    max_prompts: Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)] = None,
-    max_prompt_tokens: Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)] = None,
-    max_response_tokens: Annotated[int | None, typer.Option(rich_help_panel=RESPONSES)] = None,
-    generation_batch: Annotated[int | None, typer.Option(help="Prompts answered at once.", rich_help_panel=RESPONSES)] = None,
-    sequence_length: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    anchors_per_sequence: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    num_epochs: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
+    regenerate: Regenerate = None,
+    temperatures: Temperatures = None,
+    max_prompts: MaxPrompts = None,
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_response_tokens: MaxResponseTokens = None,
+    generation_batch: GenerationBatch = None,
+    sequence_length: SequenceLength = None,
+    anchors_per_sequence: AnchorsPerSequence = None,
+    num_epochs: NumEpochs = None,
+    batch_size: BatchSize = None,
     optimizer: Annotated[str | None, typer.Option(help="muon or adamw.", rich_help_panel=TRAINING)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's.", rich_help_panel=TRAINING)] = None,
+    learning_rate: LearningRate = None,
     muon_learning_rate: Annotated[float | None, typer.Option(help="Muon's, for matrices.", rich_help_panel=TRAINING)] = None,
-    warmup_share: Annotated[float | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    gamma: Annotated[float | None, typer.Option(help="How slowly a slot's weight falls with its depth.", rich_help_panel=TRAINING)] = None,
-    clip_norm: Annotated[float | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    held_out_share: Annotated[float | None, typer.Option(help="Share kept for validation.", rich_help_panel=TRAINING)] = None,
-    feature_cache_gib: Annotated[float | None, typer.Option(help="Memory for the target's features.", rich_help_panel=TRAINING)] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=TRAINING)] = None,
-    validate_every: Annotated[int | None, typer.Option(help="Steps between validations.", rich_help_panel=TRAINING)] = None,
+    warmup_share: WarmupShare = None,
+    gamma: Gamma = None,
+    clip_norm: ClipNorm = None,
+    held_out_share: HeldOutShare = None,
+    feature_cache_gib: FeatureCacheGib = None,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
 ) -> None:
     """Train a DFlash drafter on what the target itself answers to the prompts in the data."""
-    options = {name: value for name, value in locals().items() if name not in ("data", "target_layer_ids", "temperatures")}
+    options = settings_from(locals())
 
+    from hoarfrost.training import DrafterTrainingConfig, train_drafter
+
+    run(train_drafter, DrafterTrainingConfig(**options), "Drafter trained")
+
+
+@app.command(cls=shows_defaults_of(SETTINGS + "SelectorTrainingConfig"))
+def selector(
+    target: Model,
+    drafter: Annotated[str, typer.Option(help="Folder or hub id of the drafter, which stays as it is.")],
+    data: Data,
+    out: Out,
+    resume: Resume = False,
+    seed: Seed = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    rank: Annotated[int | None, typer.Option(help="Width of the codebooks.", rich_help_panel=NETWORK)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Candidates per position.", rich_help_panel=NETWORK)] = None,
+    regenerate: Regenerate = None,
+    temperatures: Temperatures = None,
+    max_prompts: MaxPrompts = None,
+    max_prompt_tokens: MaxPromptTokens = None,
+    max_response_tokens: MaxResponseTokens = None,
+    generation_batch: GenerationBatch = None,
+    sequence_length: SequenceLength = None,
+    anchors_per_sequence: AnchorsPerSequence = None,
+    num_epochs: NumEpochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    warmup_share: WarmupShare = None,
+    gamma: Gamma = None,
+    clip_norm: ClipNorm = None,
+    held_out_share: HeldOutShare = None,
+    feature_cache_gib: FeatureCacheGib = None,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
+) -> None:
+    """Train a candidate selector for a finished drafter: which of its guesses follows which. Its guesses are then paths."""
+    options = settings_from(locals())
+
+    from hoarfrost.training import SelectorTrainingConfig, train_selector
+
+    run(train_selector, SelectorTrainingConfig(**options), "Selector trained")
+
+
+def settings_from(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a user gave, with lists for texts."""
+    lists = {"target_layer_ids": int, "temperatures": float}
+    parsed = {
+        name: parse_list(options[name], kind, "--" + name.replace("_", "-"))
+        for name, kind in lists.items()
+        if options.get(name) is not None
+    }
+    return given(**{**options, "data": tuple(options["data"]), **parsed})
+
+
+def run(train: Callable[[Any], Any], settings: Any, title: str) -> None:
     from rich.console import Console
 
-    from hoarfrost.training import DrafterTrainingConfig, summary_table, train_drafter
+    from hoarfrost.training import summary_table
 
-    config = DrafterTrainingConfig(
-        **given(
-            **options,
-            data=tuple(data),
-            target_layer_ids=parse_list(target_layer_ids, int, "--target-layer-ids") if target_layer_ids is not None else None,
-            temperatures=parse_list(temperatures, float, "--temperatures") if temperatures is not None else None,
-        )
-    )
     try:
-        report = train_drafter(config)
+        report = train(settings)
     except KeyboardInterrupt:
         typer.echo("Interrupted; the same command with --resume goes on from the last checkpoint.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    Console().print(summary_table(report))
+    Console().print(summary_table(report, title))

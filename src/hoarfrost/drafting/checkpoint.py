@@ -39,7 +39,12 @@ def read_config(folder: str | Path) -> DFlashConfig:
 
 
 def load_drafter(source: str | Path, target: BorrowedTarget) -> DFlashDrafter:
-    """Loads a drafter from a folder or a hub id, in the target's dtype and on its device.
+    """Loads a drafter from a folder or a hub id; see `load_network`."""
+    return DFlashDrafter(load_network(source, target), target, name=str(source))
+
+
+def load_network(source: str | Path, target: BorrowedTarget) -> DFlashModel:
+    """Loads a drafter's network from a folder or a hub id, in the target's dtype and on its device; nothing in it is to be trained.
 
     Raises `InvalidInput` if nothing is found, if the checkpoint is of another convention or damaged, or if it does not fit the target.
     """
@@ -53,8 +58,7 @@ def load_drafter(source: str | Path, target: BorrowedTarget) -> DFlashDrafter:
         refuse_foreign(values, tensors.keys(), str(source))
         config = DFlashConfig.from_json(values)
         check_fit(config, target, str(source))
-        model = load_model(config, tensors, target, str(source))
-    return DFlashDrafter(model, target, name=str(source))
+        return load_model(config, tensors, target, str(source))
 
 
 def save_drafter(model: DFlashModel, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:

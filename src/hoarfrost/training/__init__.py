@@ -1,7 +1,8 @@
-"""Training a drafter for a target: `train_drafter(DrafterTrainingConfig(...))`."""
+"""Training for a target: a drafter, `train_drafter(DrafterTrainingConfig(...))`; a candidate selector for one, `train_selector(...)`."""
 
 from hoarfrost.training.drafter import train_drafter
-from hoarfrost.training.report import summary_table
-from hoarfrost.training.settings import DrafterTrainingConfig, TrainingReport
+from hoarfrost.training.report import TrainingReport, summary_table
+from hoarfrost.training.selector import train_selector
+from hoarfrost.training.settings import DrafterTrainingConfig, SelectorTrainingConfig
 
-__all__ = ["DrafterTrainingConfig", "TrainingReport", "summary_table", "train_drafter"]
+__all__ = ["DrafterTrainingConfig", "SelectorTrainingConfig", "TrainingReport", "summary_table", "train_drafter", "train_selector"]

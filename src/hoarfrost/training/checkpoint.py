@@ -38,6 +38,10 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizers: Sequence[torch.o
     shutil.rmtree(old, ignore_errors=True)
 
 
+def checkpoint_exists(folder: Path) -> bool:
+    return folder.exists() or folder.with_name(folder.name + ".old").exists()
+
+
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
     """Restores what `save_checkpoint` wrote and returns its state. Raises `FileNotFoundError` where there is no checkpoint."""
     if not folder.exists():

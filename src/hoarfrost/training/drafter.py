@@ -1,210 +1,61 @@
-"""Trains a DFlash drafter for a target (arXiv 2602.06036, section 4): `train_drafter` is all of `hoarfrost train drafter`.
-
-The folder `out` receives `settings.json`, `responses.jsonl`, `checkpoint/`, `log.jsonl`, `curve.png` (where matplotlib is installed) and,
-at the end, `drafter/` in the layout of the released checkpoints. Batches, anchors and their order follow from the seed and the number of
-the step alone, so that a resumed run takes the very steps that the interrupted one would have taken.
-
-One device. Parameters and optimizer states are float32; with a bfloat16 target the arithmetic is bfloat16 (autocast).
-"""
+"""Trains a DFlash drafter for a target (arXiv 2602.06036, section 4): `train_drafter` is all of `hoarfrost train drafter`."""
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hoarfrost.drafting import DFlashModel, save_drafter
-from hoarfrost.errors import InvalidInput
+from hoarfrost.drafting import DFlashModel
 from hoarfrost.target import Target
-from hoarfrost.training.anchors import PackedBlocks, draw_anchors, pack_blocks
-from hoarfrost.training.block_attention import packed_hidden
-from hoarfrost.training.checkpoint import load_checkpoint, save_checkpoint
-from hoarfrost.training.data import TrainingSequence
-from hoarfrost.training.features import FeatureCache, load_frozen_target
-from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient, slot_weights
-from hoarfrost.training.optimizers import cosine_with_warmup, muon_and_adamw
-from hoarfrost.training.preparation import TrainingData, choose_prompts, drafter_config, prepare_data
-from hoarfrost.training.progress import progress_bar
-from hoarfrost.training.report import TrainingLog, draw_curve
-from hoarfrost.training.settings import DrafterTrainingConfig, TrainingReport
-
-ROWS_AT_ONCE = {"cpu": 2048}  # block rows of one pass; on a CPU larger ones fall out of the caches
-ROWS_AT_ONCE_ELSEWHERE = 16384
-MAX_HELD_OUT, HELD_OUT_ANCHORS = 64, 16
-# These may differ between a run and its continuation.
-FREE_ON_RESUME = ("out", "resume", "dtype", "device", "generation_batch", "feature_cache_gib", "save_every", "validate_every")
+from hoarfrost.training.anchors import PackedBlocks
+from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
+from hoarfrost.training.objective import Pass, autocast_of, guessing_states
+from hoarfrost.training.optimizers import muon_and_adamw
+from hoarfrost.training.preparation import drafter_config
+from hoarfrost.training.report import TrainingReport
+from hoarfrost.training.settings import DrafterTrainingConfig
+from hoarfrost.training.trainer import run_training
 
 
-def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport:
+def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQuality]:
     """Generates responses, trains, validates and writes the drafter. Raises `InvalidInput` for what cannot be trained."""
-    target = load_frozen_target(settings.target, dtype=settings.dtype, device=settings.device)
-    drafter_config(settings, target)  # faults in the settings show before anything is written or generated
-    prompts, num_dropped = choose_prompts(settings, target)
-    claim_folder(settings)
-    data = prepare_data(settings, target, prompts, num_dropped)
-    return Trainer(settings, target, data).run()
+    return run_training(settings, partial(DrafterObjective, settings))
 
 
-def claim_folder(settings: DrafterTrainingConfig) -> None:
-    """Makes `out` this run's folder, or checks that it is the folder of the run to go on with."""
-    record = settings.out / "settings.json"
-    described = json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name not in FREE_ON_RESUME}, default=str))
-    if record.exists() and not settings.resume:
-        raise InvalidInput(f"{settings.out} holds a run already; resume it (--resume), or give another folder.")
-    if record.exists():
-        before = json.loads(record.read_text())
-        changed = [name for name, value in described.items() if before.get(name) != value]
-        if changed:
-            raise InvalidInput(
-                f"The run in {settings.out} was started with {changed[0]} = {before.get(changed[0])!r}, not {described[changed[0]]!r}; "
-                "resume it with its own settings, or start another in a new folder."
-            )
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"The folder {settings.out} cannot be made ({error.strerror}); give another --out.") from None
-    record.write_text(json.dumps(described, indent=1) + "\n")
+class DrafterObjective:
+    """A new drafter is to give the next tokens high probability, slot by slot. Raises `InvalidInput` if it cannot fit the target."""
 
-
-class Trainer:
-    """The training loop. Owns the drafter, its optimizers and the step it has reached."""
-
-    def __init__(self, settings: DrafterTrainingConfig, target: Target, data: TrainingData) -> None:
-        self.settings, self.target, self.data = settings, target, data
+    def __init__(self, settings: DrafterTrainingConfig, target: Target) -> None:
+        self.settings, self.target = settings, target
+        config = drafter_config(settings, target)
         torch.manual_seed(settings.seed)
-        self.config = drafter_config(settings, target)
-        self.model = DFlashModel(self.config).to(target.device)
-        self.optimizers = build_optimizers(self.model, settings)
-        self.peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.gamma = settings.gamma or gamma_for(settings.block_size)
-        self.slot_weights = slot_weights(settings.block_size, self.gamma).to(target.device)
-        self.cache = FeatureCache(target, self.config.target_layer_ids, int(settings.feature_cache_gib * 2**30))
-        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
-        self.num_steps = settings.num_epochs * self.steps_per_epoch
-        self.rows_at_once = ROWS_AT_ONCE.get(target.device.type, ROWS_AT_ONCE_ELSEWHERE)
-        self.step, self.seconds = 0, 0.0
+        self.model = DFlashModel(config).to(target.device)
 
-    def run(self) -> TrainingReport:
-        """Trains from the step reached to the end."""
-        checkpoint = self.settings.out / "checkpoint"
-        if self.settings.resume and checkpoint_exists(checkpoint):
-            state = load_checkpoint(checkpoint, self.model, self.optimizers)
-            self.step, self.seconds = state["step"], state["seconds"]
-        log = TrainingLog(self.settings.out / "log.jsonl", first_step=self.step)
-        quality = None
-        with progress_bar("training", total=self.num_steps, completed=self.step) as advance:
-            while self.step < self.num_steps:
-                began = time.perf_counter()
-                loss = self.train_step()
-                self.seconds += time.perf_counter() - began
-                last = self.step == self.num_steps
-                quality = self.validate() if self.step % self.settings.validate_every == 0 or last else None
-                log.add(self.step, loss, self.optimizers[0].param_groups[0]["lr"], self.seconds, quality)
-                if self.step % self.settings.save_every == 0 or last:
-                    save_checkpoint(checkpoint, self.model, self.optimizers, {"step": self.step, "seconds": self.seconds})
-                advance(1, f"loss {loss:.3f}")
-        return self.finish(log, quality or self.validate())
-
-    def train_step(self) -> float:
-        """One update; returns the loss of its batch."""
-        factor = cosine_with_warmup(self.step, self.num_steps, self.settings.warmup_share)
-        for optimizer, rates in zip(self.optimizers, self.peak_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-        passes = list(self.passes_of(self.step))
-        total_weight = float(sum((blocks.has_label.to(self.target.device) * self.slot_weights).sum() for _, blocks in passes))
-        loss = 0.0
-        for indices, blocks in passes:
-            loss += self.backward(indices, blocks.to(self.target.device), total_weight)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return loss
-
-    def passes_of(self, step: int) -> Iterator[tuple[list[int], PackedBlocks]]:
-        """The sequences of one step with freshly drawn blocks, a few at a time, as many as make up a pass of `rows_at_once`."""
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
-        epoch, within = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.data.train))
-        batch = order[within * settings.batch_size :][: settings.batch_size].tolist()
-        limit = max(1, self.rows_at_once // (settings.anchors_per_sequence * settings.block_size))
-        for start in range(0, len(batch), limit):
-            indices = batch[start : start + limit]
-            yield indices, self.blocks_at([self.data.train[index] for index in indices], indices, epoch, settings.anchors_per_sequence)
+        if settings.optimizer == "muon":
+            return muon_and_adamw(self.model, muon_lr=settings.muon_learning_rate, adamw_lr=settings.learning_rate)
+        return [torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
-    def blocks_at(self, sequences: Sequence[TrainingSequence], indices: Sequence[int], epoch: int, num_anchors: int) -> PackedBlocks:
-        generators = (np.random.default_rng([self.settings.seed, epoch, index]) for index in indices)
-        anchors = [draw_anchors(sequence, num_anchors, generator) for sequence, generator in zip(sequences, generators, strict=True)]
-        return pack_blocks(sequences, anchors, self.config.block_size, self.config.mask_token_id)
-
-    def hidden(self, features: Sequence[Tensor], blocks: PackedBlocks) -> Tensor:
-        """The drafter's hidden states of the guessing slots, `[B, b-1, H]`, from each sequence's features."""
-        rows = torch.cat([one[:length] for one, length in zip(features, blocks.context_lengths, strict=True)])
-        with torch.no_grad():
-            embeddings = self.target.embed(blocks.token_ids)
-        return packed_hidden(self.model, embeddings, rows, blocks)[:, 1:]
-
-    def backward(self, indices: Sequence[int], blocks: PackedBlocks, total_weight: float) -> float:
-        """Adds the gradient of one pass; returns its part of the batch's loss."""
-        features = [self.cache.features(index, self.data.train[index].token_ids) for index in indices]
-        weights = self.slot_weights.expand_as(blocks.labels)[blocks.has_label] / total_weight
-        with self.autocast():
-            guesses = self.hidden(features, blocks)[blocks.has_label]
-            loss, gradient = loss_and_gradient(guesses.detach(), blocks.labels[blocks.has_label], weights, self.logits)
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+        guesses = guessing_states(self.model, self.target, features, blocks)[blocks.has_label]
+        with autocast_of(self.target):
+            loss, gradient = loss_and_gradient(guesses.detach(), blocks.labels[blocks.has_label], weights[blocks.has_label], self.logits)
         guesses.backward(gradient)  # type: ignore[no-untyped-call]
         return float(loss)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.model.logits(hidden, self.target.head)
-
-    def autocast(self) -> Any:
-        half = self.target.dtype == torch.bfloat16
-        return torch.autocast(self.target.device.type, dtype=torch.bfloat16, enabled=half)
-
-    @torch.no_grad()
-    def validate(self) -> GuessQuality:
-        """Quality on the held-out sequences, at the same anchors every time."""
-        sums = QualitySums(self.config.block_size, self.gamma)
-        for index, sequence in enumerate(self.data.held_out[:MAX_HELD_OUT]):
-            blocks = self.blocks_at([sequence], [index], self.settings.num_epochs, HELD_OUT_ANCHORS).to(self.target.device)
-            features = self.cache.features(-1 - index, sequence.token_ids)
-            with self.autocast():
-                losses, hits = judge(self.hidden([features], blocks).flatten(0, 1), blocks.labels.flatten(), self.logits)
+    def judge(self, passes: Iterable[Pass]) -> GuessQuality:
+        block_size = self.model.config.block_size
+        sums = QualitySums(block_size, self.settings.gamma or gamma_for(block_size))
+        for features, blocks in passes:
+            hidden = guessing_states(self.model, self.target, features, blocks)
+            with autocast_of(self.target):
+                losses, hits = judge(hidden.flatten(0, 1), blocks.labels.flatten(), self.logits)
             sums.add(losses.view(blocks.labels.shape), hits.view(blocks.labels.shape), blocks.has_label)
         return sums.quality()
 
-    def finish(self, log: TrainingLog, quality: GuessQuality) -> TrainingReport:
-        folder = self.settings.out / "drafter"
-        save_drafter(self.model, folder)
-        return TrainingReport(
-            drafter_folder=folder,
-            log_file=log.path,
-            curve_file=draw_curve(log.path, self.settings.out / "curve.png"),
-            num_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            num_sequences=len(self.data.train),
-            num_response_tokens=self.data.num_response_tokens,
-            num_dropped=self.data.num_dropped,
-            num_steps=self.num_steps,
-            seconds=self.seconds,
-            quality=quality,
-        )
-
-
-def checkpoint_exists(folder: Path) -> bool:
-    return folder.exists() or folder.with_name(folder.name + ".old").exists()
-
-
-def build_optimizers(model: DFlashModel, settings: DrafterTrainingConfig) -> list[torch.optim.Optimizer]:
-    if settings.optimizer == "muon":
-        return muon_and_adamw(model, muon_lr=settings.muon_learning_rate, adamw_lr=settings.learning_rate)
-    return [torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.logits(hidden, self.target.head)

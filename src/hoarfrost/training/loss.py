@@ -7,8 +7,9 @@ respect to the hidden states at once; the whole `[rows, V]` never exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,25 @@ class GuessQuality:
     loss_per_slot: tuple[float, ...]
     accuracy_per_slot: tuple[float, ...]
     expected_tokens_per_round: float
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "loss": round(self.loss, 5),
+            "loss_per_slot": [round(value, 4) for value in self.loss_per_slot],
+            "accuracy_per_slot": [round(value, 4) for value in self.accuracy_per_slot],
+            "expected_tokens_per_round": round(self.expected_tokens_per_round, 4),
+        }
+
+    def summary(self) -> dict[str, str]:
+        return {
+            "held-out loss": f"{self.loss:.3f}",
+            "right guesses by slot": percentages(self.accuracy_per_slot),
+            "tokens per round (greedy chain)": f"{self.expected_tokens_per_round:.2f}",
+        }
+
+
+def percentages(shares: Iterable[float]) -> str:
+    return " ".join(f"{share:.0%}" for share in shares)
 
 
 class QualitySums:

@@ -14,7 +14,7 @@ from hoarfrost.target import Target
 from hoarfrost.training.data import TrainingPrompt, TrainingSequence, read_prompts
 from hoarfrost.training.response_file import generate_responses
 from hoarfrost.training.responses import Request
-from hoarfrost.training.settings import DrafterTrainingConfig
+from hoarfrost.training.settings import DrafterTrainingConfig, TrainingConfig
 
 MASK_TOKENS = ("<|mask|>", "<|MASK|>", "<mask>", "[MASK]")
 
@@ -82,7 +82,7 @@ def mask_token_id(settings: DrafterTrainingConfig, target: Target) -> int:
     return found
 
 
-def choose_prompts(settings: DrafterTrainingConfig, target: Target) -> tuple[list[TrainingPrompt], int]:
+def choose_prompts(settings: TrainingConfig, target: Target) -> tuple[list[TrainingPrompt], int]:
     """The prompts to train on, at most `max_prompts` of them, and the number of those left out because they are too long."""
     prompts = read_prompts(settings.data, target.tokenizer, target.vocab_size)
     longest = min(settings.max_prompt_tokens, settings.sequence_length - 2)
@@ -99,7 +99,7 @@ def choose_prompts(settings: DrafterTrainingConfig, target: Target) -> tuple[lis
     return fitting, num_dropped
 
 
-def prepare_data(settings: DrafterTrainingConfig, target: Target, prompts: Sequence[TrainingPrompt], num_dropped: int = 0) -> TrainingData:
+def prepare_data(settings: TrainingConfig, target: Target, prompts: Sequence[TrainingPrompt], num_dropped: int = 0) -> TrainingData:
     """Has the prompts answered and holds some sequences out; `num_dropped` records were left out before."""
     sequences = answered(settings, target, prompts)
     kept = [one for one in sequences if len(one.token_ids) - one.num_prompt_tokens >= 2]
@@ -116,7 +116,7 @@ def prepare_data(settings: DrafterTrainingConfig, target: Target, prompts: Seque
     )
 
 
-def answered(settings: DrafterTrainingConfig, target: Target, prompts: Sequence[TrainingPrompt]) -> list[TrainingSequence]:
+def answered(settings: TrainingConfig, target: Target, prompts: Sequence[TrainingPrompt]) -> list[TrainingSequence]:
     """Prompts with responses: those in tokens as given, texts as given unless they are to be regenerated, the rest from the target."""
     requests, given = [], {}
     for index, prompt in enumerate(prompts):

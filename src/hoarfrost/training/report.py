@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from rich.table import Table
 
-from hoarfrost.training.loss import GuessQuality
-from hoarfrost.training.settings import TrainingReport
+from hoarfrost.training.objective import AnyQuality, Quality
+
+
+@dataclass(frozen=True)
+class TrainingReport(Generic[AnyQuality]):
+    """What a finished training run came to; `seconds` is the time of the training steps alone."""
+
+    drafter_folder: Path
+    log_file: Path
+    curve_file: Path | None
+    num_parameters: int
+    num_sequences: int
+    num_response_tokens: int
+    num_dropped: int
+    num_steps: int
+    seconds: float
+    quality: AnyQuality
 
 
 class TrainingLog:
@@ -21,7 +37,7 @@ class TrainingLog:
         kept = [record for record in read_log(path) if record["step"] <= first_step] if path.exists() else []
         path.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
-    def add(self, step: int, loss: float, learning_rate: float, seconds: float, quality: GuessQuality | None) -> None:
+    def add(self, step: int, loss: float, learning_rate: float, seconds: float, quality: Quality | None) -> None:
         record: dict[str, Any] = {
             "step": step,
             "loss": round(loss, 5),
@@ -29,12 +45,7 @@ class TrainingLog:
             "seconds": round(seconds, 2),
         }
         if quality is not None:
-            record["valid"] = {
-                "loss": round(quality.loss, 5),
-                "loss_per_slot": [round(value, 4) for value in quality.loss_per_slot],
-                "accuracy_per_slot": [round(value, 4) for value in quality.accuracy_per_slot],
-                "expected_tokens_per_round": round(quality.expected_tokens_per_round, 4),
-            }
+            record["valid"] = quality.record()
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -75,19 +86,16 @@ def draw_curve(log_file: Path, image: Path) -> Path | None:
     return image
 
 
-def summary_table(report: TrainingReport) -> Table:
+def summary_table(report: TrainingReport[AnyQuality], title: str) -> Table:
     """What a run came to, for a terminal."""
-    table = Table(title="Drafter trained", show_header=False)
-    quality = report.quality
+    table = Table(title=title, show_header=False)
     rows = {
         "drafter": str(report.drafter_folder),
-        "parameters": f"{report.num_parameters / 1e6:.1f} M",
+        "parameters trained": f"{report.num_parameters / 1e6:.1f} M",
         "trained on": f"{report.num_sequences:,} sequences, {report.num_response_tokens:,} response tokens",
         "left out": f"{report.num_dropped:,} records",
         "steps": f"{report.num_steps:,} in {report.seconds / 60:.1f} min",
-        "held-out loss": f"{quality.loss:.3f}",
-        "right guesses by slot": " ".join(f"{value:.0%}" for value in quality.accuracy_per_slot),
-        "tokens per round (greedy chain)": f"{quality.expected_tokens_per_round:.2f}",
+        **report.quality.summary(),
         "log": str(report.log_file),
         "curve": str(report.curve_file or "not drawn; install matplotlib for a picture"),
     }
