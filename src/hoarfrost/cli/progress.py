@@ -12,10 +12,17 @@ from hoarfrost.evaluation.prompt_sets import Prompt
 
 
 @contextmanager
-def prompt_progress(num_prompts: int) -> Iterator[Callable[[Prompt], None]]:
-    """Yields a function that is told of each prompt that is done."""
+def sample_progress(num_samples: int) -> Iterator[Callable[[str], None]]:
+    """Yields a function that is told the set of each sample that is done."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("prompts", total=num_prompts)
-        yield lambda prompt: progress.update(task, advance=1, description=prompt.set_name)
+        task = progress.add_task("prompts", total=num_samples)
+        yield lambda set_name: progress.update(task, advance=1, description=set_name)
+
+
+@contextmanager
+def prompt_progress(num_prompts: int) -> Iterator[Callable[[Prompt], None]]:
+    """Yields a function that is told of each prompt that is done."""
+    with sample_progress(num_prompts) as on_sample:
+        yield lambda prompt: on_sample(prompt.set_name)

@@ -1,7 +1,7 @@
 """Where the records of a prompt set come from: files in a data folder, or the Hugging Face hub.
 
-A data folder has its files under `eval/`: JSON lines, or one JSON list where the name ends in `.json`. The hub is read in a stream through
-the `datasets` package, so that only the records asked for travel; it is an optional dependency, needed for this alone.
+A data folder has the files of prompt sets under `eval/`: JSON lines, or one JSON list where the name ends in `.json`. The hub is read in a
+stream through the `datasets` package, so that only the records asked for travel; it is an optional dependency, needed for this alone.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ def find_data_dir(data_dir: Path | None) -> Path | None:
     return data_dir or (Path(named) if named else None)
 
 
-def read_records(file_name: str, hub: HubSource, data_dir: Path | None) -> Iterator[Record]:
-    """Yields a set's records in their order. Raises `InvalidInput` for what is missing, broken or out of reach."""
-    folder = find_data_dir(data_dir)
-    return _read_hub(hub, file_name) if folder is None else _read_file(folder / "eval" / file_name)
+def read_records(file_name: str, hub: HubSource, data_dir: Path | None, folder: str = "eval") -> Iterator[Record]:
+    """Yields a set's records in their order, from `folder` of the data folder where there is one, else from the hub.
+
+    Raises `InvalidInput` for what is missing, broken or out of reach.
+    """
+    data = find_data_dir(data_dir)
+    return _read_hub(hub, f"{folder}/{file_name}") if data is None else _read_file(data / folder / file_name)
 
 
 def _read_file(path: Path) -> Iterator[Record]:
@@ -56,13 +59,13 @@ def _read_file(path: Path) -> Iterator[Record]:
         raise InvalidInput(f"The prompt file {path} is not valid JSON: {error}.") from None
 
 
-def _read_hub(hub: HubSource, file_name: str) -> Iterator[Record]:
+def _read_hub(hub: HubSource, place_in_data: str) -> Iterator[Record]:
     try:
         datasets = importlib.import_module("datasets")
     except ImportError:
         raise InvalidInput(
             f"Without a data folder prompts are read from the Hugging Face hub, which needs the `datasets` package; install it, or set "
-            f"{DATA_VARIABLE} (or --data-dir) to a folder that has eval/{file_name}."
+            f"{DATA_VARIABLE} (or --data-dir) to a folder that has {place_in_data}."
         ) from None
     try:
         if hub.file is not None:
@@ -73,7 +76,7 @@ def _read_hub(hub: HubSource, file_name: str) -> Iterator[Record]:
     except Exception as error:  # the libraries below raise errors of a dozen unrelated kinds when offline
         raise InvalidInput(
             f"The prompt set {hub.repository} could not be read from the Hugging Face hub ({_first_line(error)}); set {DATA_VARIABLE} (or "
-            f"--data-dir) to a folder that has eval/{file_name}."
+            f"--data-dir) to a folder that has {place_in_data}."
         ) from error
 
 

@@ -1,0 +1,73 @@
+"""What a cache answered to one prompt, and the journal of such answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hoarfrost.evaluation.cache_variants import FULL, CacheVariant
+from hoarfrost.evaluation.journal import OutcomeJournal
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """One prompt answered with one cache. `budget` is `None` for the full cache, `agrees` where the full cache was not run.
+
+    `length` is the task's nominal length in tokens, or the prompt's own where it has none; `depth` is where the fact asked for stands,
+    from 0 (first) to 1, where that is one place; `score` lies between 0 and 1; `agrees`: the same tokens as with the full cache.
+    """
+
+    task: str
+    prompt_id: str
+    length: int
+    cache: str
+    budget: int | None
+    depth: float | None
+    expected: list[str]
+    answer: str
+    score: float
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class AnswerOutcome:
+    """The answers of all caches to one prompt."""
+
+    set: str
+    prompt_id: str
+    records: list[AnswerRecord] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, line: str) -> AnswerOutcome:
+        fields = json.loads(line)
+        return cls(**{**fields, "records": [AnswerRecord(**record) for record in fields["records"]]})
+
+
+class AnswerJournal(OutcomeJournal[AnswerOutcome]):
+    outcome_type = AnswerOutcome
+
+
+def make_outcome(
+    task: str,
+    prompt_id: str,
+    answers: Mapping[CacheVariant, tuple[Sequence[int], str, float]],
+    **about: Any,
+) -> AnswerOutcome:
+    """From the token ids, the text and the score per variant; `about` is what the records share besides (length, depth, expected)."""
+    full = answers.get(CacheVariant(FULL))
+    records = [
+        AnswerRecord(
+            task=task,
+            prompt_id=prompt_id,
+            cache=variant.cache,
+            budget=variant.budget,
+            answer=text,
+            score=score,
+            agrees=None if full is None else list(token_ids) == list(full[0]),
+            **about,
+        )
+        for variant, (token_ids, text, score) in answers.items()
+    ]
+    return AnswerOutcome(task, prompt_id, records)

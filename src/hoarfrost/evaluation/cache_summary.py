@@ -1,0 +1,91 @@
+"""From answers to figures: accuracy per task, length, cache and budget, with its interval, and the mean over tasks.
+
+The interval is Wilson's at 95 %, which holds for shares and is on the safe side for partial scores. `retained` is the accuracy over that of
+the full cache on the same samples; `agreement` the share of answers that are the full cache's, token for token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hoarfrost.evaluation.cache_records import AnswerRecord
+from hoarfrost.evaluation.cache_variants import FULL
+
+AVERAGE = "average"
+NORMAL_QUANTILE = 1.959964
+
+
+@dataclass(frozen=True)
+class AccuracySummary:
+    """One cache with one budget (`None`: all rows) on one task at one length; the task `average` is the mean over the tasks."""
+
+    task: str
+    length: int
+    cache: str
+    budget: int | None
+    accuracy: float
+    count: int
+    interval: tuple[float, float]
+    retained: float | None
+    agreement: float | None
+
+
+def summarise_by_length(records: Iterable[AnswerRecord]) -> list[AccuracySummary]:
+    """A summary per group, in the order in which their first records come; per length the averages follow its tasks."""
+    groups: dict[tuple[int, str], dict[tuple[str, int | None], list[AnswerRecord]]] = {}
+    for record in records:
+        groups.setdefault((record.length, record.task), {}).setdefault((record.cache, record.budget), []).append(record)
+    summaries: list[AccuracySummary] = []
+    for length in dict.fromkeys(length for length, _ in groups):
+        tasks = {task: group for (of_length, task), group in groups.items() if of_length == length}
+        for task, variants in tasks.items():
+            summaries.extend(_summarise(task, length, [group], variants) for group in variants.values())
+        if len(tasks) > 1:
+            summaries.extend(_averages(length, list(tasks.values())))
+    return summaries
+
+
+def _averages(length: int, tasks: Sequence[dict[tuple[str, int | None], list[AnswerRecord]]]) -> list[AccuracySummary]:
+    """The mean over the tasks, for each variant that answered all of them."""
+    shared = [variant for variant in tasks[0] if all(variant in task for task in tasks)]
+    merged = {variant: [record for task in tasks for record in task[variant]] for variant in shared}
+    return [_summarise(AVERAGE, length, [task[variant] for task in tasks], merged) for variant in shared]
+
+
+def _summarise(
+    task: str, length: int, parts: Sequence[Sequence[AnswerRecord]], variants: dict[tuple[str, int | None], list[AnswerRecord]]
+) -> AccuracySummary:
+    """The mean of the parts' means; `variants` holds the full cache's answers to the same samples, if any."""
+    first = parts[0][0]
+    count = sum(map(len, parts))
+    accuracy = _mean_of_means([[record.score for record in part] for part in parts])
+    compared = [record.agrees for part in parts for record in part if record.agrees is not None]
+    full_scores: dict[str, list[float]] = {}
+    for record in variants.get((FULL, None), []):
+        full_scores.setdefault(record.task, []).append(record.score)
+    full = _mean_of_means(list(full_scores.values())) if full_scores else 0.0
+    return AccuracySummary(
+        task=task,
+        length=length,
+        cache=first.cache,
+        budget=first.budget,
+        accuracy=accuracy,
+        count=count,
+        interval=wilson_interval(accuracy, count),
+        retained=accuracy / full if full else None,
+        agreement=sum(compared) / len(compared) if compared else None,
+    )
+
+
+def _mean_of_means(parts: Sequence[Sequence[float]]) -> float:
+    return sum(sum(part) / len(part) for part in parts) / len(parts)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that `count` trials gave."""
+    z2 = NORMAL_QUANTILE**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    spread = NORMAL_QUANTILE / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, centre - spread), min(1.0, centre + spread)

@@ -1,0 +1,92 @@
+"""The caches that an evaluation compares: a name and a budget, and how the engine's store for them is made.
+
+The budget counts the committed rows that a query attends to per KV head, in every layer; `full` has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hoarfrost.cache import Store
+from hoarfrost.cache.baselines import OracleSelection, SelectingStore, Selection, SnapKVSelection, WindowSelection
+from hoarfrost.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from hoarfrost.target import Target
+
+StoreMaker = Callable[["Target", int, int], Store]
+"""Makes the empty store of one sequence from the target, the budget and the rows to make room for."""
+
+
+def _selecting(selection: Callable[[int], Selection]) -> StoreMaker:
+    def make(target: Target, budget: int, capacity: int) -> Store:
+        shape = (target.num_layers, target.num_kv_heads, target.head_dim)
+        return SelectingStore(*shape, selection(budget), dtype=target.dtype, device=target.device, capacity=capacity)
+
+    return make
+
+
+def _paged(index: str) -> StoreMaker:
+    def make(target: Target, budget: int, capacity: int) -> Store:
+        from hoarfrost.cache.ice_config import IceConfig
+
+        shape = (target.num_layers, target.num_kv_heads, target.head_dim)
+        return IceConfig(budget=budget, index=index).new_store(*shape, dtype=target.dtype, device=target.device, capacity=capacity)
+
+    return make
+
+
+FULL = "full"
+BUDGETED: dict[str, StoreMaker] = {
+    "window": _selecting(WindowSelection),
+    "quest": _paged("quest"),
+    "snapkv": _selecting(SnapKVSelection),
+    "oracle": _selecting(OracleSelection),
+    "dci": _paged("dci"),
+    "ice": _paged("ice"),
+}
+CACHES = (FULL, *BUDGETED)
+CACHE_TITLES: dict[str, str] = {
+    FULL: "full",
+    "window": "window",
+    "quest": "Quest",
+    "snapkv": "SnapKV",
+    "oracle": "oracle",
+    "dci": "DCI",
+    "ice": "ice",
+}
+
+
+@dataclass(frozen=True)
+class CacheVariant:
+    """A cache and its budget in rows; `None` for the full cache."""
+
+    cache: str
+    budget: int | None = None
+
+    @property
+    def label(self) -> str:
+        return CACHE_TITLES[self.cache] + ("" if self.budget is None else f" {self.budget}")
+
+
+def plan_variants(caches: Sequence[str], budgets: Sequence[int]) -> list[CacheVariant]:
+    """Every cache with every budget, the full cache once. Raises `InvalidInput` for names that are unknown or come twice."""
+    for name, values in (("caches", caches), ("budgets", budgets)):
+        if not values or len(set(values)) < len(values):
+            raise InvalidInput(f"The list of {name} ({', '.join(map(str, values))}) is empty or names one twice.")
+    unknown = [cache for cache in caches if cache not in CACHES]
+    if unknown:
+        raise InvalidInput(f"Unknown cache {unknown[0]!r}; choose from {', '.join(CACHES)}.")
+    variants: list[CacheVariant] = []
+    for cache in caches:
+        variants.extend([CacheVariant(cache)] if cache == FULL else [CacheVariant(cache, budget) for budget in budgets])
+    return variants
+
+
+def new_store(target: Target, variant: CacheVariant, capacity: int) -> Store:
+    """An empty store with room for `capacity` rows. Raises `InvalidInput` for a budget that the cache cannot work with."""
+    if variant.budget is None:
+        return target.new_store(capacity)
+    return BUDGETED[variant.cache](target, variant.budget, capacity)

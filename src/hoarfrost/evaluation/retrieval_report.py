@@ -1,0 +1,78 @@
+"""The tables of a retrieval result, from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hoarfrost.evaluation.cache_summary import AVERAGE
+from hoarfrost.evaluation.cache_variants import CACHE_TITLES
+from hoarfrost.evaluation.report import TextTable
+
+Summary = dict[str, Any]
+
+
+def retrieval_tables(result: dict[str, Any]) -> list[TextTable]:
+    """Accuracy in per cent: per length a table with a column per task, and where there are several tasks one of their means."""
+    rows = result["summary"]
+    lengths = dict.fromkeys(row["length"] for row in rows)
+    tables = [_task_table(length, [row for row in rows if row["length"] == length and row["task"] != AVERAGE]) for length in lengths]
+    num_tasks = len({row["task"] for row in rows} - {AVERAGE})
+    title = "Accuracy in %" if num_tasks == 1 else f"Accuracy in %, mean of {num_tasks} tasks"
+    means = [row for row in rows if num_tasks == 1 or row["task"] == AVERAGE]
+    return [*(tables if num_tasks > 1 else []), _mean_table(title, means)]
+
+
+def retrieval_caption(result: dict[str, Any]) -> str:
+    """Where and how the figures were measured, in sentences."""
+    settings = result["settings"]
+    sentences = [
+        f"{settings['limit']} samples per task and length.",
+        f"Budget: {settings['budget_is']}; {settings['exact']}.",
+        "of full: accuracy over that of the full cache; same: answers that are the full cache's, token for token.",
+    ]
+    if settings["ask_later"]:
+        sentences.append("The question went through the cache as well.")
+    if settings["num_decoded"]:
+        sentences.append(
+            f"The last {settings['num_decoded']} tokens before the answer, all facts among them, went through the cache as well."
+        )
+    return " ".join([run_caption(result), *sentences])
+
+
+def run_caption(result: dict[str, Any]) -> str:
+    """The model and the machine, in a sentence."""
+    machine, settings = result["machine"], result["settings"]
+    return (
+        f"{settings['model']} in {settings['dtype']} on {settings['device']}, {settings['num_threads']} threads "
+        f"({', '.join([machine['cpu'] or 'unknown CPU', *machine['accelerators']])}), commit {result['commit'] or 'unknown'}."
+    )
+
+
+def variant_cells(row: Summary) -> tuple[str, str]:
+    return CACHE_TITLES[row["cache"]], "all" if row["budget"] is None else str(row["budget"])
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _task_table(length: int, rows: Sequence[Summary]) -> TextTable:
+    tasks = tuple(dict.fromkeys(row["task"] for row in rows))
+    variants: dict[tuple[str, str], dict[str, Summary]] = {}
+    for row in rows:
+        variants.setdefault(variant_cells(row), {})[row["task"]] = row
+    lines = [
+        (*labels, *(percent(by_task[task]["accuracy"]) if task in by_task else "-" for task in tasks))
+        for labels, by_task in variants.items()
+    ]
+    return TextTable(f"Accuracy in % at {length} tokens", ("cache", "budget", *tasks), 1, tuple(lines))
+
+
+def _mean_table(title: str, rows: Sequence[Summary]) -> TextTable:
+    lines = []
+    for row in rows:
+        low, high = row["interval"]
+        shares = (percent(row["accuracy"]), f"{percent(low)}-{percent(high)}", percent(row["retained"]), percent(row["agreement"]))
+        lines.append((str(row["length"]), *variant_cells(row), *shares))
+    return TextTable(title, ("length", "cache", "budget", "accuracy", "95 %", "of full", "same"), 2, tuple(lines))
