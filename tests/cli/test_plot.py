@@ -37,6 +37,7 @@ def test_prints_the_table_as_markdown(call: Any, file: str) -> None:
     assert outcome.code == 0
     assert "| GSM8K | 1.60/2.00 → 2.14/3.00 (B=16) | 2.22/3.00 |" in outcome.out
     assert "arXiv 2604.12989" in outcome.out
+    assert "token for token: 0 of 60" in outcome.out
     assert "Not counted: prefill" in outcome.out
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 import pytest
 from decode_results import VARIANTS, make_decode_result
 
+from hoarfrost.evaluation.mode_means import mode_means_table
 from hoarfrost.evaluation.paper import PAPER_MODELS, PAPER_TABLE, SET_NAMES
 from hoarfrost.evaluation.paper_table import paper_tables
 from hoarfrost.evaluation.prompt_sets import PROMPT_SETS
@@ -54,6 +55,18 @@ def test_columns_are_only_there_where_they_say_something() -> None:
     [table] = paper_tables(make_decode_result((0.0,), sets=("demo",)))
     assert table.header == ("prompts", "tiny: chain → DDTree", "tiny: DDTree auto")
     assert len(table.rows) == 1
+
+
+def test_several_tree_modes_get_a_table_of_their_means() -> None:
+    assert mode_means_table(make_decode_result()) is None
+    table = mode_means_table(make_decode_result(variants=(*VARIANTS, ("tree-uncoupled", 16))))
+    assert table is not None
+    assert table.header == ("mode", "T = 0", "T = 1")
+    assert table.rows[0] == ("DFlash chain", "1.60/2.00", "1.60/2.00")
+    assert table.rows[-1] == ("DDTree uncoupled 16", "1.79/2.50", "1.79/2.50")
+    unpaired = mode_means_table(make_decode_result((0.0,), (("tree", 16), ("tree-uncoupled", 16))))
+    assert unpaired is not None
+    assert unpaired.rows[1] == ("DDTree uncoupled 16", "-/2.50")
 
 
 def test_what_was_not_measured_is_a_dash() -> None:

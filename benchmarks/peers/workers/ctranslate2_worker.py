@@ -8,14 +8,13 @@ from typing import Any
 
 import ctranslate2
 from ctranslate2.converters import TransformersConverter
-from protocol import Answer, Job, Stopwatch, serve
+from protocol import Answer, Job, Stopwatch, convert_once, serve
 
 
 def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
     dtype = job.dtype if job.dtype in ctranslate2.get_supported_compute_types("cpu") else "float32"
-    folder = job.cache / dtype
-    if not (folder / "model.bin").exists():
-        TransformersConverter(str(job.model)).convert(str(folder), quantization=dtype, force=True)
+    converter = TransformersConverter(str(job.model))
+    folder = convert_once(job.cache / dtype, lambda path: converter.convert(str(path), quantization=dtype))
     generator = ctranslate2.Generator(str(folder), device="cpu", compute_type=dtype, intra_threads=job.num_threads, inter_threads=1)
     tokens = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
 

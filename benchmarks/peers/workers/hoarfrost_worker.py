@@ -33,7 +33,8 @@ def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
             stopwatch.arrive(*piece.token_ids)
         return stopwatch.answer()
 
-    return {"versions": {"hoarfrost": hoarfrost.__version__, "torch": torch.__version__}, "dtype": job.dtype}, decode
+    versions = {"hoarfrost": hoarfrost.__version__, "torch": torch.__version__}
+    return {"versions": versions, "dtype": job.dtype, "tree_budget": TreeConfig().budget}, decode
 
 
 def tree_of(mode: str) -> TreeConfig:

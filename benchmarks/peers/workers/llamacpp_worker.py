@@ -14,18 +14,13 @@ from typing import Any
 
 import xllamacpp
 from gguf_export import export
-from protocol import Answer, Job, serve
+from protocol import Answer, Job, convert_once, serve
 
 GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
 
 
 def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
-    path = job.cache / f"{job.dtype}.gguf"
-    if not path.exists():
-        job.cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        export(job.model, unfinished, job.dtype)
-        unfinished.rename(path)
+    path = convert_once(job.cache / f"{job.dtype}.gguf", lambda path: export(job.model, path, job.dtype))
     server = xllamacpp.Server(make_params(job, str(path)))
 
     def decode(request: dict[str, Any]) -> Answer:

@@ -7,17 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import onnxruntime_genai
-from protocol import Answer, Job, Stopwatch, serve
+from protocol import Answer, Job, Stopwatch, convert_once, serve
 
 
 def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
-    folder = job.cache / "float32"
-    if not (folder / "genai_config.json").exists():
-        builder = (sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", job.model, "-o", folder, "-p", "fp32", "-e", "cpu")
-        subprocess.run(builder, check=True, stdout=sys.stderr)
+    folder = convert_once(job.cache / "float32", lambda path: build(job.model, path))
     config = onnxruntime_genai.Config(str(folder))
     threads = {"intra_op_num_threads": job.num_threads, "inter_op_num_threads": 1}
     config.overlay(json.dumps({"model": {"decoder": {"session_options": threads}}}))
@@ -36,6 +34,11 @@ def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
 
     names = ("onnxruntime-genai", "onnxruntime")
     return {"versions": {name: version(name) for name in names}, "dtype": "float32"}, decode
+
+
+def build(model: Path, out: Path) -> None:
+    builder = (sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model, "-o", out, "-p", "fp32", "-e", "cpu")
+    subprocess.run(builder, check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +55,18 @@ class Stopwatch:
             "prefill_seconds": self._first - self._start,
             "seconds": end - self._first,
         }
+
+
+def convert_once(path: Path, convert: Callable[[Path], object]) -> Path:
+    """Converted weights at `path`, a file or a folder: made by `convert(path)` if they are not there; one that is cut off leaves none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.partial")
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        convert(unfinished)
+        unfinished.rename(path)
+    return path
 
 
 def serve(load: Callable[[Job], tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]]) -> None:

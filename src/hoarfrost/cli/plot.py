@@ -55,6 +55,7 @@ def read_result(file: Path) -> dict[str, Any]:
 
 def markdown_of(result: dict[str, Any]) -> str:
     """The tables with what was measured where below them."""
+    from hoarfrost.evaluation.mode_means import mode_means_table
     from hoarfrost.evaluation.paper_table import paper_note, paper_tables
     from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
     from hoarfrost.evaluation.report import conditions
@@ -62,13 +63,14 @@ def markdown_of(result: dict[str, Any]) -> str:
     if "peers" in result:
         tables, notes = peer_tables(result), [peer_caption(result)]
     else:
-        tables, notes = paper_tables(result), [paper_note(), conditions(result)]
+        means = mode_means_table(result)
+        tables, notes = [*paper_tables(result), *([means] if means else [])], [paper_note(result), conditions(result)]
     return "\n".join([*(table.to_markdown() for table in tables), *(f"{note}\n" for note in notes)])
 
 
 def write_between_markers(path: Path, text: str, begin: str, end: str) -> None:
     """Replaces what stands between two marker lines of a Markdown file; a missing end marker is set right behind the first."""
-    from hoarfrost.evaluation.machine import write_text
+    from hoarfrost.files import write_text
 
     try:
         document = path.read_text(encoding="utf-8")
@@ -83,7 +85,7 @@ def write_between_markers(path: Path, text: str, begin: str, end: str) -> None:
 
 def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Path]:
     """Writes the table and every figure that the result has data for, and yields their paths. The table needs no matplotlib."""
-    from hoarfrost.evaluation.machine import write_text
+    from hoarfrost.files import write_text
 
     try:
         write_text(out / "table.md", table)

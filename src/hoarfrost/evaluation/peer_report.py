@@ -7,7 +7,7 @@ from typing import Any
 from hoarfrost.evaluation.peer_records import OVERALL
 from hoarfrost.evaluation.report import TextTable, thread_count
 
-HEADER = ("peer", "runs in", "tokens/s", "over Hoarfrost AR", "Hoarfrost DDTree over it", "differ")
+HEADER = ("engine", "runs in", "tokens/s", "over AR", "DDTree over it", "95 %", "differ")
 
 
 def peer_tables(result: dict[str, Any]) -> list[TextTable]:
@@ -21,7 +21,7 @@ def peer_tables(result: dict[str, Any]) -> list[TextTable]:
     )
     return [
         TextTable("Decoding speed beside other engines", HEADER, 2, rows, sections=False),
-        TextTable("Tokens/s by prompt set", ("peer", *sets), 1, by_set, sections=False),
+        TextTable("Tokens/s by prompt set", ("engine", *sets), 1, by_set, sections=False),
     ]
 
 
@@ -34,8 +34,8 @@ def peer_caption(result: dict[str, Any]) -> str:
         f"commit {result['commit'] or 'unknown'}.",
         f"Prompts: {', '.join(counts)}; every engine decodes as many tokens as Hoarfrost's AR does until its answer ends or repeats "
         f"itself, at most {settings['max_new_tokens']}, prompt by prompt in turns.",
-        f"Not counted: {settings['left_out']}. In brackets the 95 % interval over prompts; differ counts the answers that are not those of "
-        "Hoarfrost's AR, token for token.",
+        f"Not counted: {settings['left_out']}. Over AR: its speed over Hoarfrost's AR; DDTree over it: Hoarfrost's DDTree over the engine, "
+        "with the 95 % interval over prompts; differ: answers that are not those of Hoarfrost's AR, token for token.",
     ]
     sentences.extend(f"Not measured: {name} ({reason})." for name, reason in result["failures"].items())
     return " ".join(sentences)
@@ -48,6 +48,7 @@ def _cells(result: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
         _number(summary["tokens_per_second"]),
         _ratio(summary["over_plain"]),
         _ratio(summary["tree_over"]),
+        _interval(summary["tree_over"]),
         f"{summary['num_differing']}/{summary['num_answers']}",
     )
 
@@ -61,4 +62,8 @@ def _number(value: float | None) -> str:
 
 
 def _ratio(value: dict[str, Any] | None) -> str:
-    return "-" if value is None else f"{value['ratio']:.2f}x ({value['interval'][0]:.2f}-{value['interval'][1]:.2f})"
+    return "-" if value is None else f"{value['ratio']:.2f}x"
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    return "-" if value is None else f"{value['interval'][0]:.2f}-{value['interval'][1]:.2f}"
