@@ -11,10 +11,11 @@ constexpr const char* all_names[] = {"plain", "avx2", "avx512"};
 InstructionSet detect() {
 #if HOARFROST_X86
     __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return InstructionSet::plain;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         return InstructionSet::avx512;
-    if (__builtin_cpu_supports("avx2")) return InstructionSet::avx2;
+    return InstructionSet::avx2;
 #endif
     return InstructionSet::plain;
 }

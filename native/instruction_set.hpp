@@ -2,7 +2,8 @@
 //
 // A body is written as plain loops in an always-inlined lambda. `run_with` inlines it into a function that carries a target attribute, so
 // the compiler vectorises the same source for AVX-512, for AVX2 and for the baseline. Elsewhere than on x86 with GCC or Clang there is the
-// baseline alone (NEON is part of it on aarch64). Contraction to fused multiply-add is off: every variant gives the same bits.
+// baseline alone (NEON is part of it on aarch64). Contraction to fused multiply-add is off, so that every variant gives the same bits, but
+// for the sources that CMakeLists.txt names.
 #pragma once
 
 #include <string>
@@ -10,8 +11,8 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define HOARFROST_X86 1
-#define HOARFROST_AVX2 __attribute__((target("avx2")))
-#define HOARFROST_AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512dq,avx512vl")))
+#define HOARFROST_AVX2 __attribute__((target("avx2,fma")))
+#define HOARFROST_AVX512 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
 #else
 #define HOARFROST_X86 0
 #endif

@@ -1,0 +1,173 @@
+// Bindings of matrices, decoder layers and dense attention. What is built once comes as arrays, checked here; what is called for every layer
+// of every pass comes as addresses, checked by the faces in src/hoarfrost/native, because handing over an array costs as much as such a call.
+#include "decoder_bindings.hpp"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "decoder_layer.hpp"
+#include "dense_attention.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace hoarfrost {
+
+namespace {
+
+using Address = uintptr_t;
+
+// bfloat16 is no type of numpy's: it comes as its bits.
+template <class Scalar>
+using Bits = std::conditional_t<std::is_same_v<Scalar, BFloat16>, uint16_t, float>;
+
+template <class Scalar, size_t num_dimensions>
+using Array = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
+
+template <class Scalar>
+Scalar* at(Address address) {
+    return reinterpret_cast<Scalar*>(address);
+}
+
+std::vector<float> to_vector(const std::optional<Array<float, 1>>& values) {
+    return values ? std::vector<float>(values->data(), values->data() + values->size()) : std::vector<float>();
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) throw std::invalid_argument(message);
+}
+
+template <class Weight>
+std::shared_ptr<Matrix<Weight>> make_matrix(const Array<Bits<Weight>, 2>& weight, const std::optional<Array<float, 1>>& bias,
+                                            const std::optional<std::string>& instruction_set) {
+    require(weight.shape(0) > 0 && weight.shape(1) > 0, "The matrix is empty.");
+    require(!bias || bias->size() == weight.shape(0), "The bias must have one entry per output.");
+    return std::make_shared<Matrix<Weight>>(reinterpret_cast<const Weight*>(weight.data()), weight.shape(0), weight.shape(1), to_vector(bias),
+                                            instruction_set ? instruction_set_named(*instruction_set) : best_instruction_set());
+}
+
+// out [n, num_outputs] = rows [n, num_inputs] times the matrix, both in the type of the weights.
+template <class Weight>
+void multiply(const Matrix<Weight>& matrix, Address rows, size_t num_rows, Address out, size_t num_threads) {
+    nb::gil_scoped_release unlocked;
+    if constexpr (std::is_same_v<Weight, float>) {
+        matrix.multiply({at<const float>(rows), num_rows, matrix.num_inputs()}, at<float>(out), matrix.num_outputs(), Onto::fresh, num_threads);
+    } else {
+        std::vector<float> widened(num_rows * matrix.num_inputs()), product(num_rows * matrix.num_outputs());
+        for (size_t i = 0; i < widened.size(); ++i) widened[i] = to_float(at<const Weight>(rows)[i]);
+        matrix.multiply({widened.data(), num_rows, matrix.num_inputs()}, product.data(), matrix.num_outputs(), Onto::fresh, num_threads);
+        for (size_t i = 0; i < product.size(); ++i) assign(at<Weight>(out)[i], product[i]);
+    }
+}
+
+template <class Weight>
+struct DecoderLayer {
+    LayerShape shape;
+    LayerWeights<Weight> weights;
+
+    void check() const {
+        const size_t width = weights.input_norm.size(), heads = shape.num_heads + shape.num_kv_heads;
+        require(shape.head_dim % 2 == 0 && shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0, "The heads do not fit together.");
+        require(weights.qkv && weights.qkv->num_inputs() == width && weights.qkv->num_outputs() == (heads + shape.num_kv_heads) * shape.head_dim,
+                "qkv must lead from the width to all heads.");
+        require(weights.output && weights.output->num_inputs() == shape.num_heads * shape.head_dim && weights.output->num_outputs() == width,
+                "output must lead from the query heads to the width.");
+        require(weights.post_norm.size() == width, "The norms must be of one width.");
+        require(weights.head_norm.empty() || weights.head_norm.size() == heads * shape.head_dim, "head_norm must cover queries and keys.");
+        require(!weights.gate_up == !weights.down, "gate_up and down come together.");
+        require(!weights.down || (weights.gate_up->num_inputs() == width && weights.down->num_outputs() == width &&
+                                  weights.gate_up->num_outputs() == 2 * weights.down->num_inputs()),
+                "gate_up and down must fit together and the width.");
+    }
+
+    void project(Address hidden, size_t num_rows, Address cos, Address sin, Address queries, Address keys, Address values,
+                 size_t num_threads) const {
+        nb::gil_scoped_release unlocked;
+        project_attention(shape, weights, at<const float>(hidden), num_rows, {at<const float>(cos), at<const float>(sin)}, at<Weight>(queries),
+                          at<Weight>(keys), at<Weight>(values), num_threads);
+    }
+
+    void finish(Address mixed, size_t num_rows, Address hidden, size_t num_threads) const {
+        require(weights.down != nullptr, "This layer has no feed-forward network of its own.");
+        nb::gil_scoped_release unlocked;
+        finish_layer(shape, weights, at<const Weight>(mixed), num_rows, at<float>(hidden), num_threads);
+    }
+
+    void finish_attention_only(Address mixed, size_t num_rows, Address hidden, Address normed, size_t num_threads) const {
+        nb::gil_scoped_release unlocked;
+        finish_attention(shape, weights, at<const Weight>(mixed), num_rows, at<float>(hidden), at<float>(normed), num_threads);
+    }
+};
+
+template <class Weight>
+void bind_weights(nb::module_& module, const std::string& suffix) {
+    using Layer = DecoderLayer<Weight>;
+    using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
+    nb::class_<Matrix<Weight>>(module, ("Matrix" + suffix).c_str())
+        .def(nb::new_(&make_matrix<Weight>), "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(), "instruction_set"_a = nb::none())
+        .def_prop_ro("num_outputs", &Matrix<Weight>::num_outputs)
+        .def_prop_ro("num_inputs", &Matrix<Weight>::num_inputs)
+        .def_prop_ro("nbytes", &Matrix<Weight>::num_bytes)
+        .def("multiply", &multiply<Weight>, "rows"_a, "num_rows"_a, "out"_a, "num_threads"_a);
+    nb::class_<Layer>(module, ("DecoderLayer" + suffix).c_str())
+        .def(
+            "__init__",
+            [](Layer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Array<float, 1>& input_norm,
+               const std::optional<Array<float, 1>>& head_norm, const Array<float, 1>& post_norm, MatrixPointer qkv, MatrixPointer output,
+               MatrixPointer gate_up, MatrixPointer down) {
+                Layer layer{{num_heads, num_kv_heads, head_dim, norm_eps},
+                            {to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
+                             std::move(gate_up), std::move(down)}};
+                layer.check();
+                new (self) Layer(std::move(layer));
+            },
+            "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "input_norm"_a, "head_norm"_a.none(), "post_norm"_a, "qkv"_a,
+            "output"_a, "gate_up"_a.none(), "down"_a.none())
+        .def("project", &Layer::project, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a, "values"_a, "num_threads"_a)
+        .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
+        .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
+}
+
+// Heads, rows and entries of a problem in the order (query heads, KV heads, entries), (query rows, keys).
+template <class Stored>
+void attend(Address queries, size_t query_head_stride, size_t query_row_stride, Address keys, Address values, size_t kv_head_stride,
+            size_t num_heads, size_t num_kv_heads, size_t head_dim, size_t num_rows, size_t num_keys, Address visible, bool is_causal, float scale,
+            Address out, size_t num_threads) {
+    nb::gil_scoped_release unlocked;
+    attend_dense<Stored>({at<const Stored>(queries), at<const Stored>(keys), at<const Stored>(values), query_head_stride, query_row_stride,
+                          kv_head_stride, num_heads, num_kv_heads, head_dim, num_rows, num_keys, at<const bool>(visible), is_causal, scale,
+                          at<Stored>(out)},
+                         num_threads);
+}
+
+// `num_heads` times `num_rows` rows of `row_bytes` bytes; strides in bytes, the rows of `target` lie side by side.
+void copy_rows(Address source, size_t source_head_stride, size_t source_row_stride, Address target, size_t target_head_stride, size_t num_heads,
+               size_t num_rows, size_t row_bytes) {
+    for (size_t head = 0; head < num_heads; ++head)
+        for (size_t row = 0; row < num_rows; ++row)
+            std::memcpy(at<char>(target) + head * target_head_stride + row * row_bytes,
+                        at<const char>(source) + head * source_head_stride + row * source_row_stride, row_bytes);
+}
+
+}  // namespace
+
+void bind_decoder(nb::module_& module) {
+    bind_weights<float>(module, "Float32");
+    bind_weights<BFloat16>(module, "BFloat16");
+    module.def("attend_dense_float32", &attend<float>);
+    module.def("attend_dense_bfloat16", &attend<BFloat16>);
+    module.def("copy_rows", &copy_rows);
+}
+
+}  // namespace hoarfrost
