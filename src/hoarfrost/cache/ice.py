@@ -1,0 +1,305 @@
+"""The ice store: few rows are attended to, the rest waits in pages of similar rows (IceCache, arXiv 2604.10539).
+
+The first rows (sinks), the last ones (window) and the rows of the current round are local: they lie side by side on the compute device.
+What leaves the window goes into pages `[S, D]` per layer and KV head, in slow memory where compute and memory are apart. Per query an
+index names the pages that matter, and attention runs over local rows and those pages.
+
+- *The prompt* is attended to exactly, chunk by chunk: all rows before the chunk pass through the compute device one block of pages at a
+  time, so that device memory holds a chunk, sinks, window and a block, whatever the length. Pages lie in order of position meanwhile.
+- `start_decoding` ends it: where a layer has more rows in pages than may be retrieved, its index groups them anew and they are moved.
+- *Decoding*: rows leave the window between rounds only, whole pages at a time, and go into the index. While all that waits in pages fits
+  the budget all of it is attended to, and no index is built: the result is that of the dense store.
+- `continue_prompt` returns to exact attention, for the next turn of a conversation.
+
+A row's number within the pages is its position less the number of sinks. Layers that reuse another's index share its grouping and its
+choice of pages, and keep their own keys and values in pages of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hoarfrost.cache.attention import pack_heads
+from hoarfrost.cache.hot_pages import HotPages
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.cache.index import PageIndex
+from hoarfrost.cache.layer_pages import LayerPages
+from hoarfrost.cache.local_rows import LocalRows
+from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, Memory, PagePool
+from hoarfrost.cache.page_summaries import PageSummaries
+from hoarfrost.cache.paged_attention import attend_everything, attend_pages
+from hoarfrost.cache.store import Visibility
+from hoarfrost.errors import InvalidInput
+
+OBSERVED_QUERIES = 32  # the prompt's last queries, with which an index may test its grouping
+
+
+class IceStore:
+    """Implements `Store` for one sequence; see there for the contract, and the module for the idea."""
+
+    def __init__(
+        self,
+        config: IceConfig,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        capacity: int = 256,
+        cold_device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        device, cold_device = torch.device(device), torch.device(cold_device)
+        local_capacity = min(capacity, config.budget + 2 * config.page_size)
+        self._local = LocalRows(num_layers, num_kv_heads, head_dim, dtype=dtype, device=device, capacity=local_capacity)
+        self._layers = [self._new_layer(layer, num_kv_heads, head_dim, dtype, device, cold_device) for layer in range(num_layers)]
+        self._indexes: dict[int, PageIndex] = {}
+        self._chosen: dict[int, NDArray[np.int32]] = {}
+        self._last_queries: dict[int, Tensor] = {}
+        self._is_decoding = False
+
+    def _new_layer(
+        self, layer: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device, cold_device: torch.device
+    ) -> LayerPages:
+        config = self.config
+        if layer < config.full_layers:  # all of it is read every time: it stays on the compute device
+            cold_device = device
+        memory: Memory
+        if config.cold_tier != "memory" and layer >= config.full_layers:
+            memory = FileMemory(config.cold_tier)
+        else:
+            memory = DeviceMemory(cold_device, pinned=device.type == "cuda" and cold_device.type == "cpu")
+        pool = PagePool(config.page_size, head_dim, dtype, memory)
+        hot = HotPages(num_kv_heads, device) if device != cold_device else None
+        summaries = PageSummaries(num_kv_heads, head_dim, device) if config.estimate and layer >= config.full_layers else None
+        return LayerPages(num_kv_heads, pool, hot=hot, summaries=summaries)
+
+    @property
+    def length(self) -> int:
+        return self._local.length + self.num_paged
+
+    @property
+    def num_paged(self) -> int:
+        """Committed rows that left the window and wait in pages."""
+        return self._layers[0].num_rows
+
+    def reserve(self, num_rows: int) -> None:
+        """Makes room for the pages of a context of `num_rows` rows. Raises `InvalidInput` where memory or disk is too small."""
+        for pages in self._layers:
+            pages.reserve_rows(max(0, num_rows - self.length))
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        self._local.append(layer, keys, values)
+
+    def attend(self, layer: int, queries: Tensor, visible: Visibility, *, scale: float, window: int | None = None) -> Tensor:
+        """As `Store.attend`; exact until `start_decoding`. Layers with a sliding window of their own are not served."""
+        if window is not None:
+            raise InvalidInput(f"The ice store serves layers with full attention only, not with a window of {window} rows.")
+        if not self._is_decoding:
+            self._remember(layer, queries)
+        if not self.num_paged:
+            return self._local.attend(layer, queries, visible, scale=scale)
+        pages = self._layers[layer]
+        keys, values = self._local.rows(layer)
+        square = _square(visible, queries)
+        if not self._is_decoding:
+            return attend_everything(queries, keys, values, pages.pool.buffer, pages.everything(), visible=square, scale=scale)
+        chosen = self._choose(layer, queries, keys, square, scale)
+        pool, lists = pages.fetch(chosen)
+        summaries = None if pages.summaries is None or chosen is None else pages.summaries.without(pages.counts, chosen)
+        return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale, summaries=summaries)
+
+    def start_decoding(self) -> None:
+        """Ends the prompt: builds the indexes; from here on the budget rules. Raises `InvalidInput` where memory runs out."""
+        if self._is_decoding:
+            return
+        self._build_indexes()
+        self._is_decoding = True
+        self._last_queries.clear()
+        if self.num_paged:
+            self._local.trim()
+
+    def continue_prompt(self) -> None:
+        """What follows belongs to a prompt again: it is attended to exactly until the next `start_decoding`."""
+        self._is_decoding = False
+
+    def commit(self, rows: Sequence[int]) -> None:
+        self._local.commit(rows)
+        self._empty_window()
+        if self._is_decoding:
+            self._build_indexes()
+
+    def truncate(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"Cannot truncate {self.length} rows to {length}; give a length between 0 and {self.length}.")
+        num_paged = min(self.num_paged, max(0, length - self.config.num_sinks))
+        if num_paged < self.num_paged:
+            self._truncate_pages(num_paged)
+            self._local.truncate(min(self._local.length, self.config.num_sinks))
+        self._local.truncate(length - self.num_paged)
+
+    def bytes_by_tier(self) -> dict[str, int]:
+        """`hot`: local rows, copies and summaries of pages on the compute device; `cold`: the pages; `index`: indexes and page tables."""
+        hot = sum(self._local.bytes_by_tier().values())
+        cold = index = 0
+        for pages in self._layers:
+            hot += sum(part.num_bytes() for part in (pages.hot, pages.summaries) if part is not None)
+            cold += pages.pool.buffer.nbytes
+            index += pages.num_bytes()
+        return {"hot": hot, "cold": cold, "index": index + sum(one.num_bytes() for one in self._indexes.values())}
+
+    def selected_rows(self, layer: int) -> Tensor:
+        """What the last `attend` of `layer` saw of the committed rows: a bool mask `[Hkv, L, T]`, L 1 or one per row of the round."""
+        anchor = self._anchor(layer)
+        num_kv_heads = len(self._layers[layer].slots)
+        if anchor is None or anchor not in self._chosen:
+            return torch.ones((num_kv_heads, 1, self.length), dtype=torch.bool)
+        chosen, table = self._chosen[anchor], self._indexes[anchor].pages()
+        seen = torch.ones((num_kv_heads, chosen.shape[1], self.length + 1), dtype=torch.bool)
+        first = self.config.num_sinks
+        seen[:, :, first : first + self.num_paged] = False
+        rows = table.rows[np.arange(num_kv_heads)[:, None, None], chosen].astype(np.int64)
+        rows = np.where((rows >= 0) & (chosen >= 0)[..., None], rows + first, self.length)  # the last column takes what is none
+        seen.scatter_(2, torch.from_numpy(rows.reshape(num_kv_heads, chosen.shape[1], -1)), True)
+        return seen[:, :, : self.length]
+
+    def _remember(self, layer: int, queries: Tensor) -> None:
+        before = self._last_queries.get(layer, queries[:, :0])
+        self._last_queries[layer] = torch.cat([before, queries[:, -OBSERVED_QUERIES:]], dim=1)[:, -OBSERVED_QUERIES:]
+
+    def _anchor(self, layer: int) -> int | None:
+        """The layer whose index serves `layer`; None: it attends to everything."""
+        behind = layer - self.config.full_layers
+        return None if behind < 0 else layer - behind % self.config.reuse
+
+    def _group(self, anchor: int) -> list[LayerPages]:
+        """The layers that the index of `anchor` serves, `anchor` first."""
+        return self._layers[anchor : anchor + self.config.reuse]
+
+    def _choose(self, layer: int, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> NDArray[np.int32] | None:
+        """The pages `[Hkv, L, P]` to attend to; None: all."""
+        anchor = self._anchor(layer)
+        if anchor is None or anchor not in self._indexes or self.num_paged <= self.config.retrieved_rows:
+            if anchor is not None:
+                self._chosen.pop(anchor, None)
+            return None
+        if layer == anchor:
+            self._chosen[anchor] = self._search(self._indexes[anchor], self._layers[anchor], queries, keys, square, scale)
+        return self._chosen[anchor]
+
+    def _search(
+        self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float
+    ) -> NDArray[np.int32]:
+        _, num_rows, head_dim = queries.shape
+        num_kv_heads = len(pages.slots)
+        mass = local_log_mass(queries, keys, square, scale).view(num_kv_heads, -1, num_rows)
+        grouped = queries.reshape(num_kv_heads, -1, num_rows, head_dim)
+        num_wanted = self._num_wanted(pages)
+        if num_rows == 1 or self.config.tree_queries == "union":
+            found = [index.select(grouped.flatten(1, 2), num_wanted, scale, pages.key_pages(), mass.flatten(1, 2))]
+        else:
+            key_pages = pages.key_pages()
+            found = [
+                index.select(grouped[:, :, row].contiguous(), num_wanted, scale, key_pages, mass[:, :, row].contiguous())
+                for row in range(num_rows)
+            ]
+        return self._within_budget(pages, np.stack(found, axis=1))
+
+    def _num_wanted(self, pages: LayerPages) -> int:
+        """Pages that fill the budget at the mean fill of pages; the fullest head's, so that none gets less than it may."""
+        num_filled = int((pages.counts > 0).sum(axis=1).max())
+        return min(num_filled, -(-self.config.retrieved_rows * num_filled // pages.num_rows))
+
+    def _within_budget(self, pages: LayerPages, found: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The best of the pages `[Hkv, L, P]`, which come best first, as long as their rows fit the budget."""
+        counts = np.where(found >= 0, pages.counts[np.arange(len(found))[:, None, None], found], 0)
+        return np.where(counts.cumsum(axis=2) <= self.config.retrieved_rows, found, np.int32(-1))
+
+    def _build_indexes(self) -> None:
+        """Gives an index to every group of layers that has more rows in pages than may be retrieved, and none yet."""
+        if self.num_paged <= self.config.retrieved_rows:
+            return
+        for anchor in range(self.config.full_layers, len(self._layers), self.config.reuse):
+            if anchor in self._indexes:
+                continue
+            group = self._group(anchor)
+            index = self.config.new_index()
+            queries = self._last_queries.get(anchor)
+            index.build(group[0].keys(), None if queries is None else pack_heads(queries, len(group[0].slots)))
+            table = index.pages()
+            for pages in group:
+                pages.reserve_arrangement(table)
+            for pages in group:
+                pages.arrange(table)
+            self._indexes[anchor] = index
+
+    def _empty_window(self) -> None:
+        """Moves the window's oldest rows into pages until it is short enough again."""
+        config = self.config
+        excess = self._local.length - config.num_sinks - config.window
+        if excess <= 0:
+            return
+        num_rows = -(-excess // config.page_size) * config.page_size
+        for layer, pages in enumerate(self._layers):
+            if self._anchor(layer) in self._indexes:
+                pages.reserve_insertion(num_rows)
+            else:
+                pages.reserve_rows(num_rows)
+        num_before = self.num_paged
+        try:
+            self._page(self._local.take(config.num_sinks, num_rows))
+        except BaseException:
+            self._truncate_pages(num_before)
+            raise
+        self._local.remove(config.num_sinks, num_rows)
+
+    def _page(self, rows: Tensor) -> None:
+        """Moves `rows [2, layers, Hkv, m, D]` into the pages of every layer."""
+        for layer, pages in enumerate(self._layers):
+            anchor = self._anchor(layer)
+            if anchor is None or anchor not in self._indexes:
+                pages.append(rows[:, layer])
+            elif layer == anchor:
+                changes = self._indexes[anchor].insert(rows[0, layer].to(pages.pool.buffer.device), pages.key_pages())
+                for offset, member in enumerate(self._group(anchor)):
+                    member.apply(changes, rows[:, layer + offset])
+
+    def _truncate_pages(self, num_rows: int) -> None:
+        """Leaves the first `num_rows` rows in the pages of every layer that has more."""
+        for anchor, index in list(self._indexes.items()):
+            if index.num_rows > num_rows:
+                changes = index.truncate(num_rows)
+                for pages in self._group(anchor):
+                    pages.apply(changes)
+            if not num_rows:
+                del self._indexes[anchor]
+        for layer, pages in enumerate(self._layers):
+            if self._anchor(layer) not in self._indexes:
+                pages.drop(num_rows)
+
+
+def local_log_mass(queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> Tensor:
+    """The log of the sum of exponentials over the local rows that each query sees: float32 `[H, n]`."""
+    num_heads, num_rows, _ = queries.shape
+    scores = torch.matmul(pack_heads(queries.float() * scale, len(keys)), keys.float().transpose(1, 2)).view(num_heads, num_rows, -1)
+    if num_rows > 1:
+        if square is None:
+            square = torch.ones((num_rows, num_rows), dtype=torch.bool, device=queries.device).tril()
+        scores[..., scores.shape[2] - num_rows :].masked_fill_(~square, float("-inf"))
+    return torch.logsumexp(scores, dim=-1)
+
+
+def _square(visible: Visibility, queries: Tensor) -> Tensor | None:
+    """Visibility as a bool mask `[n, n]`, None for causal."""
+    num_rows = queries.shape[1]
+    if isinstance(visible, Tensor):
+        return visible
+    if visible == "causal" or num_rows == 1:
+        return None
+    return torch.ones((num_rows, num_rows), dtype=torch.bool, device=queries.device)
