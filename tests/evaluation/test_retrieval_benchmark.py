@@ -16,7 +16,7 @@ from hoarfrost import Engine
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.cache_records import AnswerJournal, AnswerRecord
 from hoarfrost.evaluation.cache_report import report_of, to_markdown
-from hoarfrost.evaluation.cache_summary import AVERAGE, summarise_by_length, wilson_interval
+from hoarfrost.evaluation.cache_summary import AVERAGE, summarise, wilson_interval
 from hoarfrost.evaluation.cache_variants import CacheVariant
 from hoarfrost.evaluation.retrieval_benchmark import RetrievalBenchmark, RetrievalSettings, make_result
 from hoarfrost.evaluation.retrieval_samples import Sample
@@ -117,7 +117,7 @@ def test_the_mean_weighs_tasks_alike_whatever_their_counts() -> None:
         return AnswerRecord(task, f"9/{index}", 9, "full", None, None, [], "", score, True)
 
     records = [record("a", 0, 1.0), record("a", 1, 1.0), record("a", 2, 0.0), record("a", 3, 0.0), record("b", 0, 1.0)]
-    by_task = {summary.task: summary for summary in summarise_by_length(records)}
+    by_task = {summary.task: summary for summary in summarise(records)}
     assert by_task["a"].accuracy == 0.5
     assert by_task[AVERAGE].accuracy == 0.75
     assert by_task[AVERAGE].count == 5
@@ -179,7 +179,7 @@ class TestCommand:
     def test_a_file_that_is_no_result(self, call: Any, tmp_path: Path) -> None:
         path = tmp_path / "other.json"
         path.write_text("{}", encoding="utf-8")
-        for name, said in ((path, "no result of `hoarfrost eval`"), (tmp_path / "none.json", "cannot be read")):
+        for name, said in ((path, "is no result"), (tmp_path / "none.json", "cannot be read")):
             outcome = call("eval", "report", str(name))
             assert outcome.code == 2
             assert said in outcome.err

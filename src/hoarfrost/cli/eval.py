@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
-from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,22 +101,46 @@ def print_report(result: dict[str, Any]) -> None:
     console.print(caption)
 
 
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.longbench_benchmark:LongBenchSettings"))
+def longbench(
+    model: Model,
+    caches: Caches = None,
+    budgets: Budgets = None,
+    bench: Annotated[str | None, typer.Option(help="minilongbench (237 prompts) or longbench.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks separated by commas; by default all 21.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Prompts per task; by default all.")] = None,
+    max_prompt_tokens: Annotated[int | None, typer.Option(help="Cut prompts in the middle to so many tokens.")] = None,
+    chat: Chat = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    json_file: JsonFile = None,
+) -> None:
+    """LongBench or MiniLongBench, with their own metrics, with each cache and budget."""
+    from hoarfrost.evaluation.cache_records import AnswerJournal
+    from hoarfrost.evaluation.longbench_benchmark import LongBench, LongBenchSettings, make_result
+
+    settings = LongBenchSettings(
+        **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
+        **given(bench=bench, limit=limit, max_prompt_tokens=max_prompt_tokens, chat=chat),
+    )
+    benchmark = LongBench(load_engine(model, "none", dtype, device), settings, data_dir)
+    header = benchmark.describe()
+    journal = _open_journal(AnswerJournal, json_file, header)
+    outcomes = _run(benchmark.num_samples, journal, benchmark.run)
+    _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
+
+
 @app.command()
 def report(
     file: Annotated[Path, typer.Argument(help="A result that an evaluation wrote with --json.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print the tables of a result file."""
+    from hoarfrost.cli.plot import read_result
     from hoarfrost.evaluation.cache_report import to_markdown
 
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"The result file {file} cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise InvalidInput(f"The result file {file} is not JSON.") from None
-    if not isinstance(result, dict):
-        raise InvalidInput(f"The file {file} is no result of `hoarfrost eval`.")
+    result = read_result(file)
     if markdown:
         typer.echo(to_markdown(result), nl=False)
     else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hoarfrost.evaluation.cache_variants import FULL, CacheVariant
-from hoarfrost.evaluation.journal import OutcomeJournal
+from hoarfrost.evaluation.journal import Kind, OutcomeJournal
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,19 @@ def make_outcome(
         for variant, (token_ids, text, score) in answers.items()
     ]
     return AnswerOutcome(task, prompt_id, records)
+
+
+def run_planned(
+    planned: Iterable[tuple[str, str, Callable[[], Kind]]], journal: OutcomeJournal[Kind], on_sample: Callable[[str], None] | None
+) -> list[Kind]:
+    """Measures every prompt (its set, its id, how to measure it) that `journal` does not hold; `on_sample` is told the set of each."""
+    outcomes = []
+    for set_name, prompt_id, measure in planned:
+        outcome = journal.find(set_name, prompt_id)
+        if outcome is None:
+            outcome = measure()
+            journal.add(outcome)
+        outcomes.append(outcome)
+        if on_sample:
+            on_sample(set_name)
+    return outcomes

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.longbench_report import longbench_caption, longbench_tables
 from hoarfrost.evaluation.report import TextTable
 from hoarfrost.evaluation.retrieval_report import retrieval_caption, retrieval_tables
 
 Result = dict[str, Any]
 REPORTS: dict[str, tuple[Callable[[Result], list[TextTable]], Callable[[Result], str]]] = {
     "retrieval": (retrieval_tables, retrieval_caption),
+    "longbench": (longbench_tables, longbench_caption),
 }
 
 

@@ -16,10 +16,15 @@ from hoarfrost.evaluation.cache_variants import FULL
 AVERAGE = "average"
 NORMAL_QUANTILE = 1.959964
 
+Variant = tuple[str, int | None]
+
 
 @dataclass(frozen=True)
 class AccuracySummary:
-    """One cache with one budget (`None`: all rows) on one task at one length; the task `average` is the mean over the tasks."""
+    """One cache with one budget (`None`: all rows) on one task; the task `average` is the mean over the tasks.
+
+    `length` is the mean of the records', which are all alike where the summary is by length.
+    """
 
     task: str
     length: int
@@ -32,31 +37,33 @@ class AccuracySummary:
     agreement: float | None
 
 
-def summarise_by_length(records: Iterable[AnswerRecord]) -> list[AccuracySummary]:
-    """A summary per group, in the order in which their first records come; per length the averages follow its tasks."""
-    groups: dict[tuple[int, str], dict[tuple[str, int | None], list[AnswerRecord]]] = {}
+def summarise(records: Iterable[AnswerRecord], *, by_length: bool = True) -> list[AccuracySummary]:
+    """A summary per group, in the order in which their first records come; the averages follow the tasks that they are over.
+
+    `by_length=False` throws all lengths of a task together, for tasks whose prompts are as long as they happen to be.
+    """
+    groups: dict[tuple[int, str], dict[Variant, list[AnswerRecord]]] = {}
     for record in records:
-        groups.setdefault((record.length, record.task), {}).setdefault((record.cache, record.budget), []).append(record)
+        key = (record.length if by_length else 0, record.task)
+        groups.setdefault(key, {}).setdefault((record.cache, record.budget), []).append(record)
     summaries: list[AccuracySummary] = []
     for length in dict.fromkeys(length for length, _ in groups):
         tasks = {task: group for (of_length, task), group in groups.items() if of_length == length}
         for task, variants in tasks.items():
-            summaries.extend(_summarise(task, length, [group], variants) for group in variants.values())
+            summaries.extend(_summarise(task, [group], variants) for group in variants.values())
         if len(tasks) > 1:
-            summaries.extend(_averages(length, list(tasks.values())))
+            summaries.extend(_averages(list(tasks.values())))
     return summaries
 
 
-def _averages(length: int, tasks: Sequence[dict[tuple[str, int | None], list[AnswerRecord]]]) -> list[AccuracySummary]:
+def _averages(tasks: Sequence[dict[Variant, list[AnswerRecord]]]) -> list[AccuracySummary]:
     """The mean over the tasks, for each variant that answered all of them."""
     shared = [variant for variant in tasks[0] if all(variant in task for task in tasks)]
     merged = {variant: [record for task in tasks for record in task[variant]] for variant in shared}
-    return [_summarise(AVERAGE, length, [task[variant] for task in tasks], merged) for variant in shared]
+    return [_summarise(AVERAGE, [task[variant] for task in tasks], merged) for variant in shared]
 
 
-def _summarise(
-    task: str, length: int, parts: Sequence[Sequence[AnswerRecord]], variants: dict[tuple[str, int | None], list[AnswerRecord]]
-) -> AccuracySummary:
+def _summarise(task: str, parts: Sequence[Sequence[AnswerRecord]], variants: dict[Variant, list[AnswerRecord]]) -> AccuracySummary:
     """The mean of the parts' means; `variants` holds the full cache's answers to the same samples, if any."""
     first = parts[0][0]
     count = sum(map(len, parts))
@@ -68,7 +75,7 @@ def _summarise(
     full = _mean_of_means(list(full_scores.values())) if full_scores else 0.0
     return AccuracySummary(
         task=task,
-        length=length,
+        length=round(sum(record.length for part in parts for record in part) / count),
         cache=first.cache,
         budget=first.budget,
         accuracy=accuracy,

@@ -76,14 +76,14 @@ def _swebench(record: Record) -> tuple[str, ...]:
 
 def _mt_bench(record: Record) -> tuple[str, ...]:
     turns = record["turns"] if "turns" in record else record["prompt"]
-    return tuple(_parse_list(turns) if isinstance(turns, str) else turns)
+    return tuple(parse_list(turns) if isinstance(turns, str) else turns)
 
 
 def _alpaca(record: Record) -> tuple[str, ...]:
     return (f"{record['instruction']}\n\nInput:\n{record['input']}" if record["input"] else record["instruction"],)
 
 
-def _parse_list(text: str) -> list[str]:
+def parse_list(text: str) -> list[str]:
     """A list that an export wrote as text: JSON, or Python's own notation."""
     try:
         return list(json.loads(text))

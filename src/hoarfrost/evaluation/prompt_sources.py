@@ -1,7 +1,8 @@
 """Where the records of a prompt set come from: files in a data folder, or the Hugging Face hub.
 
-A data folder has the files of prompt sets under `eval/`: JSON lines, or one JSON list where the name ends in `.json`. The hub is read in a
-stream through the `datasets` package, so that only the records asked for travel; it is an optional dependency, needed for this alone.
+A data folder has the files of prompt sets under `eval/`: JSON lines, or one JSON list or object of records where the name ends in `.json`.
+The hub is read in a stream through the `datasets` package, so that only the records asked for travel; it is an optional dependency, needed
+for this alone.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def _read_file(path: Path) -> Iterator[Record]:
             f"The prompt file {path} cannot be read ({reason}); --data-dir or {DATA_VARIABLE} names its folder's parent."
         ) from None
     try:
-        yield from json.loads(text) if path.suffix == ".json" else (json.loads(line) for line in text.split("\n") if line.strip())
+        if path.suffix == ".json":
+            content = json.loads(text)
+            yield from content.values() if isinstance(content, dict) else content
+        else:
+            yield from (json.loads(line) for line in text.split("\n") if line.strip())
     except json.JSONDecodeError as error:
         raise InvalidInput(f"The prompt file {path} is not valid JSON: {error}.") from None
 

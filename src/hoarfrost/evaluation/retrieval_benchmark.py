@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.cache_header import describe_run
-from hoarfrost.evaluation.cache_records import AnswerJournal, AnswerOutcome, make_outcome
+from hoarfrost.evaluation.cache_records import AnswerJournal, AnswerOutcome, make_outcome, run_planned
 from hoarfrost.evaluation.cache_runner import CacheRunner
-from hoarfrost.evaluation.cache_summary import summarise_by_length
+from hoarfrost.evaluation.cache_summary import summarise
 from hoarfrost.evaluation.cache_variants import CACHES, plan_variants
 from hoarfrost.evaluation.long_texts import SOURCES, load_texts
 from hoarfrost.evaluation.retrieval_samples import Sample, SampleMaker, encoder, make_frame
@@ -84,17 +85,8 @@ class RetrievalBenchmark:
 
     def run(self, journal: AnswerJournal | None = None, on_sample: Callable[[str], None] | None = None) -> list[AnswerOutcome]:
         """Answers every sample that `journal` does not hold yet; `on_sample` is told the task of each one that is done."""
-        journal = journal or AnswerJournal(None)
-        outcomes = []
-        for task, length, index in self._plan():
-            outcome = journal.find(task, f"{length}/{index}")
-            if outcome is None:
-                outcome = self.answer(self.maker.make(task, length, index, self.settings.limit))
-                journal.add(outcome)
-            outcomes.append(outcome)
-            if on_sample:
-                on_sample(task)
-        return outcomes
+        planned = ((task, f"{length}/{index}", partial(self._answer, task, length, index)) for task, length, index in self._plan())
+        return run_planned(planned, journal or AnswerJournal(None), on_sample)
 
     def answer(self, sample: Sample) -> AnswerOutcome:
         """One sample with all caches."""
@@ -102,6 +94,9 @@ class RetrievalBenchmark:
         texts = {variant: self.engine.tokenizer.decode(ids, skip_special_tokens=True) for variant, ids in answers.items()}
         scored = {variant: (ids, texts[variant], score_answer(sample.expected, texts[variant])) for variant, ids in answers.items()}
         return make_outcome(sample.task, sample.prompt_id, scored, length=sample.length, depth=sample.depth, expected=list(sample.expected))
+
+    def _answer(self, task: str, length: int, index: int) -> AnswerOutcome:
+        return self.answer(self.maker.make(task, length, index, self.settings.limit))
 
     def _plan(self) -> Iterator[tuple[str, int, int]]:
         for length in self.settings.lengths:
@@ -116,5 +111,5 @@ def make_result(header: dict[str, Any], outcomes: Iterable[AnswerOutcome]) -> di
     return {
         **header,
         "records": [asdict(record) for record in records],
-        "summary": [asdict(summary) for summary in summarise_by_length(records)],
+        "summary": [asdict(summary) for summary in summarise(records)],
     }
