@@ -106,7 +106,7 @@ class DFlashDrafter:
             start += count
 
     @torch.inference_mode()
-    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Transitions]:
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Transitions]:
         """Guesses at the `block_size - 1` tokens after each state's bonus token, which stands at `len(state)`: `Transitions` if there is
         a selector, else `Marginals`. The contexts stay as they are."""
         config = self.config
@@ -124,7 +124,7 @@ class DFlashDrafter:
         logits[..., config.mask_token_id] = float("-inf")
         if self._weights.selector is None:
             return [Marginals(logits=rows) for rows in logits]
-        return [*propose_transitions(self._weights.selector, normed, logits, bonus_token_ids)]
+        return propose_transitions(self._weights.selector, normed, logits, bonus_token_ids)
 
     def _embed_blocks(self, bonus_token_ids: Sequence[int]) -> Tensor:
         """Embeddings `[S * b, H]` of one block per sequence: its bonus token, then masks."""

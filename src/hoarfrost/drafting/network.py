@@ -5,7 +5,8 @@ the same projections, those of the *context*: the target's hidden states at a fe
 queries and never pass through an MLP, so their keys and values can be kept for good.
 
 Two parts are there only if the configuration says so (DFlash 2): convolutions around attention and MLP (`convolution`), which belong to the
-network, and a candidate selector (`selector`), which is kept with it and used by its callers.
+network, and a candidate selector (`selector`), which is kept with it and used by its callers. benchmarks/peers/dflash2_parity.py holds all
+of it to the official implementation.
 
 The network has no embedding and no head; it borrows the target's. The parameters carry the released names one by one; all arithmetic runs
 on `Weights`, where projections with the same input stand together (differentiable, so that training and decoding share every line of it).
