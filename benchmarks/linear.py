@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions, write_json
+from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.files import write_json
 from hoarfrost.native.linear import PackedLinear
 
 LAYER_SHAPES = ((384, 384), (384, 128), (384, 128), (384, 384), (384, 1024), (384, 1024), (1024, 384))

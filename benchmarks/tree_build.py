@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions, write_json
-from hoarfrost.tree import DraftTree, Marginals, TreeConfig, build_trees
+from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.files import write_json
+from hoarfrost.tree import DraftTree, Marginals, build_trees
 from hoarfrost.tree.plain import build_tree_plain
 
 BUDGETS = (16, 32, 64, 128, 256, 512, 1024)
@@ -46,7 +47,7 @@ def drafter_logits(horizon: int, vocab_size: int, dtype: torch.dtype, seed: int)
 
 
 def build_natively(logits: Tensor, budget: int) -> DraftTree:
-    tree = build_trees([Marginals(logits)], [BONUS_TOKEN_ID], TreeConfig(budget))[0]
+    tree = build_trees([Marginals(logits)], [BONUS_TOKEN_ID], budget)[0]
     tree.visible()
     return tree
 

@@ -17,21 +17,21 @@ from torch import Tensor
 from tree.random_trees import assert_equal_trees, assert_well_formed
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.tree import DraftTree, Marginals, TreeConfig, build, build_trees
+from hoarfrost.tree import DraftTree, Marginals, build, build_trees
 from hoarfrost.tree.plain import build_tree_plain
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 Path = tuple[int, ...]
 
 
-def built(logits: Tensor, config: TreeConfig, bonus_token_id: int = 9) -> DraftTree:
-    return build_trees([Marginals(logits)], [bonus_token_id], config)[0]
+def built(logits: Tensor, budget: int, max_width: int | None = None, bonus_token_id: int = 9) -> DraftTree:
+    return build_trees([Marginals(logits)], [bonus_token_id], budget, max_width)[0]
 
 
-def twin(logits: Tensor, config: TreeConfig, bonus_token_id: int = 9) -> DraftTree:
-    width = min(logits.shape[1], config.max_width or logits.shape[1])
+def twin(logits: Tensor, budget: int, max_width: int | None = None, bonus_token_id: int = 9) -> DraftTree:
+    width = min(logits.shape[1], max_width or logits.shape[1])
     log_probs, token_ids = Marginals(logits).top(width)
-    return build_tree_plain(log_probs, token_ids, bonus_token_id, config.budget)
+    return build_tree_plain(log_probs, token_ids, bonus_token_id, budget)
 
 
 @st.composite
@@ -68,7 +68,7 @@ def test_no_tree_of_that_size_expects_more(data: st.DataObject, horizon: int, vo
     def expected_length(nodes: list[Path]) -> float:
         return sum(math.prod(float(probs[depth, token]) for depth, token in enumerate(node)) for node in nodes)
 
-    tree = built(logits, TreeConfig(budget))
+    tree = built(logits, budget)
     paths: list[Path] = [()]
     for row in range(1, tree.num_rows):
         paths.append((*paths[tree.parents[row]], int(tree.token_ids[row])))
@@ -79,10 +79,9 @@ def test_no_tree_of_that_size_expects_more(data: st.DataObject, horizon: int, vo
 @settings(max_examples=50)
 @given(small_logits(), st.integers(0, 40), st.none() | st.integers(1, 4))
 def test_equals_the_twin_in_ties(logits: Tensor, budget: int, max_width: int | None) -> None:
-    config = TreeConfig(budget, max_width)
-    tree = built(logits, config)
+    tree = built(logits, budget, max_width)
     assert_well_formed(tree)
-    assert_equal_trees(tree, twin(logits, config))
+    assert_equal_trees(tree, twin(logits, budget, max_width))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -90,10 +89,10 @@ def test_equals_the_twin_in_ties(logits: Tensor, budget: int, max_width: int | N
 @pytest.mark.parametrize("budget", [1, 16, 63, 64, 300])
 def test_equals_the_twin_on_a_real_vocabulary(budget: int, scale: float, dtype: torch.dtype) -> None:
     logits = random_logits(15, 2000, dtype, scale)
-    tree = built(logits, TreeConfig(budget))
+    tree = built(logits, budget)
     assert tree.num_rows == budget + 1
     assert_well_formed(tree)
-    assert_equal_trees(tree, twin(logits, TreeConfig(budget)))
+    assert_equal_trees(tree, twin(logits, budget))
 
 
 @settings(max_examples=50)
@@ -101,8 +100,8 @@ def test_equals_the_twin_on_a_real_vocabulary(budget: int, scale: float, dtype: 
 def test_widening_changes_nothing(logits: Tensor, budget: int, first_num_ranks: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "INITIAL_NUM_RANKS", first_num_ranks)
-        tree = built(logits.double(), TreeConfig(budget))
-    assert_equal_trees(tree, twin(logits.double(), TreeConfig(budget)))
+        tree = built(logits.double(), budget)
+    assert_equal_trees(tree, twin(logits.double(), budget))
 
 
 def test_only_unfinished_trees_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +114,7 @@ def test_only_unfinished_trees_are_widened(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(build, "top_of", counted)
     peaked, flat = random_logits(15, 500, torch.float64, 12.0), random_logits(15, 500, torch.float64, 0.1)
-    build_trees([Marginals(peaked), Marginals(flat)], [1, 2], TreeConfig(100))
+    build_trees([Marginals(peaked), Marginals(flat)], [1, 2], 100)
     assert calls == [(2, 32), (1, 64), (1, 100)]
 
 
@@ -124,27 +123,27 @@ def test_a_batch_is_its_sequences(dtype: torch.dtype) -> None:
     batch = [
         random_logits(horizon, 300, dtype, scale, seed) for seed, (horizon, scale) in enumerate([(6, 1.0), (0, 1.0), (3, 9.0), (6, 0.0)])
     ]
-    trees = build_trees([Marginals(logits) for logits in batch], [10, 11, 12, 13], TreeConfig(70))
+    trees = build_trees([Marginals(logits) for logits in batch], [10, 11, 12, 13], 70)
     for index, (tree, logits) in enumerate(zip(trees, batch, strict=True)):
-        assert_equal_trees(tree, built(logits, TreeConfig(70), 10 + index))
+        assert_equal_trees(tree, built(logits, 70, None, 10 + index))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_chain_is_the_best_token_of_each_depth(dtype: torch.dtype) -> None:
     logits = random_logits(7, 100, dtype, 3.0)
-    tree = built(logits, TreeConfig.chain())
+    tree = built(logits, 1000, 1)
     assert tree.is_chain
     assert tree.token_ids.tolist() == [9, *logits.argmax(dim=1).tolist()]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_plain_decoding_is_the_root_and_reads_nothing(dtype: torch.dtype) -> None:
-    assert_equal_trees(built(torch.full((3, 5), torch.nan, dtype=dtype), TreeConfig.autoregressive()), DraftTree.single(9))
+    assert_equal_trees(built(torch.full((3, 5), torch.nan, dtype=dtype), 0), DraftTree.single(9))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_budget_beyond_all_nodes_gives_them_all(dtype: torch.dtype) -> None:
-    tree = built(random_logits(3, 4, dtype, 1.0), TreeConfig(1000))
+    tree = built(random_logits(3, 4, dtype, 1.0), 1000)
     assert tree.num_rows == 1 + 4 + 16 + 64
     assert_well_formed(tree)
 
@@ -152,10 +151,10 @@ def test_a_budget_beyond_all_nodes_gives_them_all(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_broken_logits_are_an_error(dtype: torch.dtype) -> None:
     with pytest.raises(InvalidInput, match="NaN"):
-        built(torch.full((3, 5), torch.nan, dtype=dtype), TreeConfig(3))
+        built(torch.full((3, 5), torch.nan, dtype=dtype), 3)
 
 
 def test_input_must_match() -> None:
-    assert build_trees([], [], TreeConfig()) == []
+    assert build_trees([], [], 16) == []
     with pytest.raises(InvalidInput, match="1 marginals and 2 bonus tokens"):
-        build_trees([Marginals(torch.zeros(1, 2))], [1, 2], TreeConfig())
+        build_trees([Marginals(torch.zeros(1, 2))], [1, 2], 16)

@@ -26,7 +26,8 @@ def test_a_bad_width_is_named(max_width: Any) -> None:
         TreeConfig(4, max_width)
 
 
-def test_three_ways_of_decoding_are_three_settings() -> None:
-    assert TreeConfig() == TreeConfig(budget=16, max_width=None)
-    assert TreeConfig.autoregressive() == TreeConfig(budget=0)
-    assert TreeConfig.chain() == TreeConfig(budget=MAX_BUDGET, max_width=1)
+def test_ways_of_decoding_are_settings() -> None:
+    assert TreeConfig().budget == "auto"
+    assert TreeConfig.autoregressive().budget == 0
+    assert TreeConfig.published(16) == TreeConfig(16, None, calibration=False, coupling=False, retrieval=False)
+    assert TreeConfig.chain() == TreeConfig(MAX_BUDGET, 1, calibration=False, coupling=False, retrieval=False)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hoarfrost.tree import Marginals
+from hoarfrost.tree import Marginals, Transitions
 
 
 class DraftState(Protocol):
@@ -48,6 +48,7 @@ class Drafter(Protocol):
         """Takes in newly committed rows: `features[i] [m_i, len(taps) * H]` belong to `states[i]`, at positions `len(state)` onwards."""
         ...
 
-    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
-        """Marginals `[horizon, V]` of the tokens after each sequence's bonus token, which stands at position `len(state)`."""
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Transitions]:
+        """Guesses of the tokens after each sequence's bonus token, which stands at position `len(state)`: marginals `[horizon, V]`, or
+        transitions between a few candidates per depth."""
         ...

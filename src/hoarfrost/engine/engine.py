@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hoarfrost.drafting import Drafter, load_drafter
+from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.rounds import DecodingLoop
 from hoarfrost.engine.sequence import Completion, Piece, Sequence
 from hoarfrost.engine.statistics import Statistics
@@ -30,7 +31,8 @@ class Engine:
 
     def __init__(self, target: Target, drafter: Drafter | None = None, tree: TreeConfig | None = None, max_batch_size: int = 32) -> None:
         self.target, self.drafter, self.max_batch_size = target, drafter, max_batch_size
-        self.tree = tree or (TreeConfig() if drafter is not None else TreeConfig.autoregressive())
+        self.tree = tree or TreeConfig()
+        self._guesser: Guesser | None = None
 
     @classmethod
     def load(
@@ -52,6 +54,13 @@ class Engine:
         if drafter == "auto":
             drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
         return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size)
+
+    @property
+    def guesser(self) -> Guesser:
+        """Makes the trees; keeps what it learns for as long as the drafter stays the same."""
+        if self._guesser is None or self._guesser.drafter is not self.drafter:
+            self._guesser = Guesser(self.target, self.drafter)
+        return self._guesser
 
     @property
     def tokenizer(self) -> Any:
@@ -99,9 +108,9 @@ class Engine:
 
     def _run(self, prompts: Many[Prompt], params: Many[SamplingParams], tree: TreeConfig | None) -> Iterator[tuple[int, Piece]]:
         config = tree or self.tree
-        if config.budget and self.drafter is None:
-            raise InvalidInput(f"A tree budget of {config.budget} needs a drafter and none is loaded; load one or use a budget of 0.")
-        loop = DecodingLoop(self.target, self.drafter, config)
+        if config.budget and self.drafter is None and not config.retrieval:
+            raise InvalidInput(f"A tree budget of {config.budget} needs a drafter or retrieval, and there is neither; use a budget of 0.")
+        loop = DecodingLoop(self.guesser, config)
         # Every prompt is checked before the first is decoded.
         waiting = deque((index, self._encode(prompt), param) for index, (prompt, param) in enumerate(zip(prompts, params, strict=True)))
         active: list[Sequence] = []

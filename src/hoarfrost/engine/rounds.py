@@ -13,22 +13,22 @@ from collections.abc import Sequence as Many
 import torch
 from torch import Tensor
 
-from hoarfrost.drafting import Drafter
+from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling import choose_greedy_rows
-from hoarfrost.target import PackedRows, Target
-from hoarfrost.tree import DraftTree, Marginals, TreeConfig, build_trees, walk
+from hoarfrost.target import PackedRows
+from hoarfrost.tree import DraftTree, TreeConfig, Walk, walk
 
 PREFILL_CHUNK = 512
 
 
 class DecodingLoop:
-    """Runs rounds over sequences with one target, one drafter (or none) and one tree setting."""
+    """Runs rounds over sequences with one guesser (and its target and drafter) and one tree setting."""
 
-    def __init__(self, target: Target, drafter: Drafter | None, tree: TreeConfig) -> None:
-        self.target, self.tree = target, tree
-        self.drafter = drafter if tree.budget else None
+    def __init__(self, guesser: Guesser, tree: TreeConfig) -> None:
+        self.guesser, self.target, self.tree = guesser, guesser.target, tree
+        self.drafter = guesser.drafter if tree.budget else None
         self._taps = self.drafter.taps if self.drafter else ()
 
     @torch.inference_mode()
@@ -51,51 +51,41 @@ class DecodingLoop:
     def round(self, sequences: Many[Sequence]) -> list[Piece]:
         """One round over all `sequences`; returns the piece that each of them emits."""
         clock = StageClock()
-        marginals = self._draft(sequences)
-        clock.lap("draft")
-        trees = self._build(sequences, marginals)
-        clock.lap("build")
+        guesses = self.guesser.guess(sequences, self.tree, clock)
+        trees = [guess.tree for guess in guesses]
         stores = [sequence.store for sequence in sequences]
         hidden, features = self.target.forward(PackedRows.from_trees(stores, trees, self.target.device), self._taps)
         logits = self.target.logits(hidden)
-        pieces, kept = self._walk(sequences, trees, logits, clock)
-        if self.drafter is not None and features is not None:
-            self._extend(self.drafter, sequences, features, kept)
-            clock.lap("draft")
+        walks = self._walk(sequences, trees, logits, clock)
+        self._commit(sequences, trees, walks, features)
+        self.guesser.learn(sequences, guesses, walks, logits, self.tree)
+        clock.lap("walk")
+        pieces = [sequence.emit(walked.token_ids, len(walked.rows) - 1) for sequence, walked in zip(sequences, walks, strict=True)]
+        clock.lap("host")
         for sequence in sequences:
             sequence.statistics.record_times(clock.seconds)
         return pieces
 
-    def _draft(self, sequences: Many[Sequence]) -> list[Marginals] | None:
-        if self.drafter is None:
-            return None
-        states = [sequence.draft_state for sequence in sequences if sequence.draft_state is not None]
-        return self.drafter.propose(states, [sequence.bonus_token_id for sequence in sequences])
-
-    def _build(self, sequences: Many[Sequence], marginals: list[Marginals] | None) -> list[DraftTree]:
-        if marginals is None:
-            return [DraftTree.single(sequence.bonus_token_id) for sequence in sequences]
-        # A token past the last one that may be emitted need not be guessed.
-        useful = [Marginals(m.logits[: sequence.num_remaining - 1]) for m, sequence in zip(marginals, sequences, strict=True)]
-        return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], self.tree)
-
-    def _walk(
-        self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, clock: StageClock
-    ) -> tuple[list[Piece], list[list[int]]]:
-        """Walks every tree and commits; returns the pieces and, per sequence, its accepted rows as rows of the packed row."""
+    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, clock: StageClock) -> list[Walk]:
+        """Walks every tree."""
         greedy = choose_greedy_rows(logits) if any(s.chooser.is_greedy(len(s.token_ids)) for s in sequences) else None
         clock.lap("verify")
-        pieces, kept, start = [], [], 0
+        walks, start = [], 0
         for sequence, tree in zip(sequences, trees, strict=True):
-            walked = walk(tree, self._choice(sequence, tree, logits, greedy, start))
-            sequence.store.commit(walked.rows)
-            sequence.statistics.record_walk(len(walked.token_ids))
-            kept.append([start + row for row in walked.rows])
-            clock.lap("walk")
-            pieces.append(sequence.emit(walked.token_ids, len(walked.rows) - 1))
-            clock.lap("host")
+            walks.append(walk(tree, self._choice(sequence, tree, logits, greedy, start)))
+            sequence.statistics.record_walk(len(walks[-1].token_ids))
             start += tree.num_rows
-        return pieces, kept
+        return walks
+
+    @staticmethod
+    def _commit(sequences: Many[Sequence], trees: list[DraftTree], walks: list[Walk], features: Tensor | None) -> None:
+        """Keeps the accepted rows in the stores, and their features (rows of the packed row) for the drafter."""
+        start = 0
+        for sequence, tree, walked in zip(sequences, trees, walks, strict=True):
+            sequence.store.commit(walked.rows)
+            if features is not None and sequence.draft_state is not None:
+                sequence.pending_features.append(features[[start + row for row in walked.rows]])
+            start += tree.num_rows
 
     @staticmethod
     def _choice(sequence: Sequence, tree: DraftTree, logits: Tensor, greedy: list[int] | None, start: int) -> Callable[[int], int]:
@@ -105,13 +95,3 @@ class DecodingLoop:
             return lambda row: greedy[start + row]
         depths = tree.depths
         return lambda row: sequence.chooser.choose(logits[start + row], position + int(depths[row]), num_generated + int(depths[row]))
-
-    @staticmethod
-    def _extend(drafter: Drafter, sequences: Many[Sequence], features: Tensor, kept: list[list[int]]) -> None:
-        states, parts = [], []
-        for sequence, rows in zip(sequences, kept, strict=True):
-            if sequence.draft_state is not None and sequence.finish_reason is None:
-                states.append(sequence.draft_state)
-                parts.append(features[rows])
-        if states:
-            drafter.extend(states, parts)

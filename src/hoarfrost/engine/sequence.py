@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from hoarfrost.cache import Store
 from hoarfrost.drafting import DraftState
+from hoarfrost.drafting.retrieval import Repetition
 from hoarfrost.engine.statistics import Statistics
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 
@@ -49,6 +53,21 @@ class Sequence:
     statistics: Statistics
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+    pending_features: list[Tensor] = field(default_factory=list)
+    """The target's hidden states of committed rows that the drafter has not taken in yet, in order."""
+    repetition: Repetition | None = None
+    """Where the text so far repeats itself; as far as it was needed."""
+
+    def take_features(self) -> Tensor:
+        """The pending features as one, which are then no longer pending."""
+        features = self.pending_features[0] if len(self.pending_features) == 1 else torch.cat(self.pending_features)
+        self.pending_features = []
+        return features
+
+    def tokens_from(self, start: int) -> list[int]:
+        """The tokens of prompt and answer from the place `start` on."""
+        behind = start - len(self.prompt_ids)
+        return self.token_ids[behind:] if behind >= 0 else self.prompt_ids[start:] + self.token_ids
 
     @property
     def bonus_token_id(self) -> int:

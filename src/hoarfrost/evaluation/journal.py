@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.machine import write_json, write_text
+from hoarfrost.files import write_json, write_text
 
 
 class Outcome(Protocol):

@@ -1,13 +1,36 @@
 """Draft trees: pure functions and values, knowing no model.
 
-`Marginals` are what a drafter guesses; `build_trees` makes the likeliest continuations of them a `DraftTree`, within the limits of a
-`TreeConfig`; `walk` follows the target's choices down that tree.
+`Marginals` or `Transitions` are what a drafter guesses. `build_trees` makes the likeliest continuations of them a `DraftTree`, as published;
+`grow_trees` does so for `Candidates` that were coupled, calibrated or mixed with other sources, and `allocate` says how much of the trees is
+worth verifying, within the limits of a `TreeConfig`. `walk` follows the target's choices down a tree.
 """
 
-from hoarfrost.tree.build import build_trees
+from hoarfrost.tree.allocation import Allocation, allocate
+
+from hoarfrost.tree.build import GrownTree, build_trees, grow_trees
+from hoarfrost.tree.calibration import Calibration
+from hoarfrost.tree.candidates import Candidates, candidates_of
 from hoarfrost.tree.config import MAX_BUDGET, TreeConfig
 from hoarfrost.tree.draft_tree import DraftTree
 from hoarfrost.tree.marginals import Marginals, top_of
+from hoarfrost.tree.transitions import Transitions
 from hoarfrost.tree.walk import Walk, walk
 
-__all__ = ["MAX_BUDGET", "DraftTree", "Marginals", "TreeConfig", "Walk", "build_trees", "top_of", "walk"]
+__all__ = [
+    "MAX_BUDGET",
+    "Allocation",
+    "Calibration",
+    "Candidates",
+    "DraftTree",
+    "GrownTree",
+    "Marginals",
+    "Transitions",
+    "TreeConfig",
+    "Walk",
+    "allocate",
+    "build_trees",
+    "candidates_of",
+    "grow_trees",
+    "top_of",
+    "walk",
+]

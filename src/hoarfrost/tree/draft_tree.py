@@ -60,6 +60,14 @@ class DraftTree:
         """Whether every row is the child of the row before it: causal visibility, no mask needed."""
         return bool((self.parents == np.arange(-1, self.num_rows - 1)).all())
 
+    def first(self, num_rows: int) -> DraftTree:
+        """The tree of the first `num_rows` rows, without copying."""
+        if num_rows >= self.num_rows:
+            return self
+        num_words = (num_rows + 63) // 64
+        rows = slice(num_rows)
+        return DraftTree(self.token_ids[rows], self.parents[rows], self.depths[rows], self.ancestors[rows, :num_words])
+
     def visible(self) -> NDArray[np.bool_]:
         """bool [n, n]: row i may see row j."""
         as_bytes = self.ancestors.astype("<u8", copy=False).view(np.uint8)

@@ -8,9 +8,10 @@ transformers' form. docs/transformers.md lists what is honoured, what differs an
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +20,13 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from hoarfrost.drafting import Drafter, load_drafter
 from hoarfrost.engine import Statistics
+from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.rounds import DecodingLoop
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.errors import InvalidInput
 from hoarfrost.integrations.transformers.processors import criteria_of, processors_of
-from hoarfrost.integrations.transformers.prompts import append_answers, read_prompts
+from hoarfrost.integrations.transformers.prompts import read_prompts
+from hoarfrost.integrations.transformers.results import as_output, pad_token_id
 from hoarfrost.integrations.transformers.rows import ProcessedChooser, Row, RowEnd
 from hoarfrost.integrations.transformers.settings import dropped_arguments, plain_filters, refuse_unsupported
 from hoarfrost.models import SHIPPED
@@ -35,9 +38,9 @@ from hoarfrost.tree import TreeConfig
 
 
 def ddtree(
-    drafter: str | Path | Drafter,
+    drafter: str | Path | Drafter | None,
     *,
-    budget: int | None = None,
+    budget: int | Literal["auto"] | None = None,
     tree: TreeConfig | None = None,
     seed: int | None = None,
     streamer: Any = None,
@@ -46,7 +49,8 @@ def ddtree(
     """What `generate(custom_generate=...)` takes to decode with draft trees (DDTree, arXiv 2604.12989).
 
     Args:
-        drafter: a folder or hub id of a DFlash checkpoint, the alias of a shipped pair, or a drafter that is loaded already.
+        drafter: a folder or hub id of a DFlash checkpoint, the alias of a shipped pair, or a drafter that is loaded already. With
+            None, the text so far is the only source of guesses.
         budget: nodes of the tree besides the root; shorthand for `tree=TreeConfig(budget=budget)`.
         tree: all limits of the tree; the engine's default where neither is given.
         seed: keys the noise of `do_sample=True`; None draws a seed from torch's generator at each call.
@@ -59,12 +63,12 @@ def ddtree(
     """
     if budget is not None and tree is not None:
         raise InvalidInput(f"Both budget={budget} and tree={tree} were given; give one of them.")
-    if drafter is None:
-        raise InvalidInput("ddtree needs a drafter: the folder or hub id of a DFlash checkpoint, or the alias of a shipped pair.")
     if seed is not None:
         SamplingParams(seed=seed)  # checks the range
     if tree is None:
         tree = TreeConfig() if budget is None else TreeConfig(budget=budget)
+    if drafter is None and tree.budget and not tree.retrieval:
+        raise InvalidInput(f"A tree budget of {tree.budget} needs a drafter or retrieval, and there is neither; use a budget of 0.")
     return TreeGeneration(drafter, tree, seed, streamer, independent_rows)
 
 
@@ -84,10 +88,6 @@ class _Request:
     def num_rows(self) -> int:
         return self.input_ids.shape[0]
 
-    def keeps(self, name: str) -> bool:
-        """Whether `output_scores` or `output_logits` has an effect."""
-        return bool(self.config.return_dict_in_generate and getattr(self.config, name))
-
 
 class TreeGeneration:
     """Stands in for transformers' decoding loop; see `ddtree`. Keeps its drafter, and so the weights of the last model, between calls.
@@ -96,11 +96,13 @@ class TreeGeneration:
         statistics: of each row of the last call, in order.
     """
 
-    def __init__(self, drafter: str | Path | Drafter, tree: TreeConfig, seed: int | None, streamer: Any, independent_rows: bool) -> None:
+    def __init__(
+        self, drafter: str | Path | Drafter | None, tree: TreeConfig, seed: int | None, streamer: Any, independent_rows: bool
+    ) -> None:
         self.tree, self.seed, self.streamer, self.independent_rows = tree, seed, streamer, independent_rows
         self.statistics: list[Statistics] = []
         self._source = drafter
-        self._loaded: tuple[Target, Drafter] | None = None
+        self._guesser: Guesser | None = None
 
     def __call__(
         self,
@@ -120,17 +122,22 @@ class TreeGeneration:
         prompts = read_prompts(input_ids, model_inputs.get("attention_mask"), model_inputs.get("position_ids"))
         target = Target(packed_twin(model), None, name_of(model))
         request = self._request(input_ids, logits_processor, stopping_criteria, generation_config)
-        loop = DecodingLoop(target, self._drafter(target), self.tree)
+        loop = DecodingLoop(self._guesser_for(target), self.tree)
         rows, sequences = [], []
-        for index, prompt in enumerate(prompts):
-            row, sequence = self._sequence(request, index, prompt.token_ids, loop)
+        for index, prompt_ids in enumerate(prompts):
+            row, sequence = self._sequence(request, index, prompt_ids, loop)
             rows.append(row)
             sequences.append(sequence)
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())  # that of `generate` has been given the prompt already
-        self._decode(loop, sequences, streamer)
+        for piece in _decode(loop, sequences):
+            if streamer is not None:
+                for token_id in piece.token_ids:
+                    streamer.put(torch.tensor([token_id]))
+        if streamer is not None:
+            streamer.end()
         self.statistics = [sequence.statistics for sequence in sequences]
-        return _result(request, rows, sequences)
+        return as_output(input_ids, rows, [sequence.token_ids for sequence in sequences], generation_config)
 
     def _pick_streamer(self, of_generate: Any, num_rows: int) -> Any:
         if self.streamer is not None and of_generate is not None:
@@ -145,7 +152,7 @@ class TreeGeneration:
         lengths = [one.max_length for one in criteria if type(one) is MaxLengthCriteria]
         ends = [one.eos_token_id for one in criteria if type(one) is EosTokenCriteria]
         others = [one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)]
-        if others and num_rows > 1 and _pad_token_id(config) is None:
+        if others and num_rows > 1 and pad_token_id(config) is None:
             raise InvalidInput("Rows may end at different lengths and there is no pad_token_id to fill them up with; give one.")
         return _Request(
             input_ids=input_ids,
@@ -154,7 +161,7 @@ class TreeGeneration:
             config=config,
             seeds=self._seeds(num_rows, bool(config.do_sample)),
             max_new_tokens=max(1, min(lengths, default=config.max_length) - input_ids.shape[1]),
-            ending_ids=frozenset(token_id for ids in ends for token_id in ids.tolist()),
+            ending_ids=frozenset(token_id for ids in ends for token_id in ids.flatten().tolist()),
         )
 
     def _seeds(self, num_rows: int, do_sample: bool) -> list[int]:
@@ -164,33 +171,41 @@ class TreeGeneration:
         first = int(torch.randint(MAX_SEED, ())) if self.seed is None else self.seed
         return [(first + row) % (MAX_SEED + 1) for row in range(num_rows)]
 
-    def _drafter(self, target: Target) -> Drafter:
-        """The drafter for `target`, loaded at the first call and again whenever another model's embedding or head is to be borrowed."""
-        if not isinstance(self._source, (str, Path)):
-            return self._source
-        if self._loaded is None or not _borrows_from(self._loaded[0], target):
-            source = self._source
-            if source in SHIPPED and not Path(source).exists():
+    def _guesser_for(self, target: Target) -> Guesser:
+        """The guesser for the model behind `target`, this call's twin. It is kept, with its drafter and all it has learnt, for as long as
+        calls come for that model: the drafter borrows its embedding and head."""
+        if self._guesser is None or not _is_same_model(self._guesser.target, target):
+            self._guesser = Guesser(target, self._load_drafter(target))
+        self._guesser.target = target
+        return self._guesser
+
+    def _load_drafter(self, target: Target) -> Drafter | None:
+        source = self._source
+        if isinstance(source, (str, Path)):
+            if str(source) in SHIPPED and not Path(source).exists():
                 source = SHIPPED[str(source)].drafter
-            self._loaded = target, load_drafter(source, target)
-        return self._loaded[1]
+            return load_drafter(source, target)
+        deepest = max(source.taps, default=0) if source is not None else 0
+        if source is not None and deepest >= target.num_layers:
+            raise InvalidInput(f"The drafter {source.name} reads layer {deepest} and {target.name} has {target.num_layers} layers.")
+        return source
 
     def _sequence(self, request: _Request, index: int, prompt_ids: list[int], loop: DecodingLoop) -> tuple[Row, Sequence]:
         """One row as the loop's sequence, with a chooser and an end that follow transformers' processors and criteria."""
+        config = request.config
         row = Row(
             request.input_ids[index : index + 1],
-            scores=[] if request.keeps("output_scores") else None,
-            logits=[] if request.keeps("output_logits") else None,
+            keeps_scores=bool(config.return_dict_in_generate and config.output_scores),
+            keeps_logits=bool(config.return_dict_in_generate and config.output_logits),
         )
         end = RowEnd(row, request.ending_ids, request.criteria, request.max_new_tokens)
-        keeps_nothing = row.scores is None and row.logits is None
-        filters = plain_filters(request.processors, bool(request.config.do_sample)) if keeps_nothing else None
+        filters = None if row.keeps_any else plain_filters(request.processors, bool(config.do_sample))
         shared: dict[str, Any] = {"seed": request.seeds[index], "max_new_tokens": request.max_new_tokens}
         if filters is not None:
             params = SamplingParams(**shared, **filters)
             chooser = Chooser(params)
         else:
-            params = SamplingParams(**shared, temperature=1.0 if request.config.do_sample else 0.0)
+            params = SamplingParams(**shared, temperature=1.0 if config.do_sample else 0.0)
             processors = processors_of(request.processors, index, request.num_rows, independent_rows=self.independent_rows)
             chooser = ProcessedChooser(params, processors, row, end)
         capacity = len(prompt_ids) + 64
@@ -206,50 +221,16 @@ class TreeGeneration:
         )
         return row, sequence
 
-    @staticmethod
-    def _decode(loop: DecodingLoop, sequences: list[Sequence], streamer: Any) -> None:
-        def show(pieces: list[Piece]) -> None:
-            for token_id in (token_id for piece in pieces for token_id in piece.token_ids):
-                streamer.put(torch.tensor([token_id]))
 
-        for sequence in sequences:
-            piece = loop.prefill(sequence)
-            if streamer is not None:
-                show([piece])
-        while active := [sequence for sequence in sequences if sequence.finish_reason is None]:
-            pieces = loop.round(active)
-            if streamer is not None:
-                show(pieces)
-        if streamer is not None:
-            streamer.end()
+def _decode(loop: DecodingLoop, sequences: list[Sequence]) -> Iterator[Piece]:
+    """Decodes all sequences to their ends, in step by rounds."""
+    for sequence in sequences:
+        yield loop.prefill(sequence)
+    while active := [sequence for sequence in sequences if sequence.finish_reason is None]:
+        yield from loop.round(active)
 
 
-def _borrows_from(old: Target, new: Target) -> bool:
-    """Whether a drafter made for `old` serves `new`: the same embedding and head, where and as they were."""
+def _is_same_model(old: Target, new: Target) -> bool:
+    """Whether two twins are of one model, whose embedding and head are where and as they were."""
     same_tensors = old.embed.weight is new.embed.weight and getattr(old.head, "weight", None) is getattr(new.head, "weight", None)
     return same_tensors and (old.device, old.dtype) == (new.device, new.dtype)
-
-
-def _pad_token_id(config: Any) -> int | None:
-    """As transformers has it: the pad token, else the first that ends a text."""
-    for token in (config.pad_token_id, config.eos_token_id):
-        if token is not None:
-            return int(torch.as_tensor(token).flatten()[0])
-    return None
-
-
-def _result(request: _Request, rows: list[Row], sequences: list[Sequence]) -> Tensor | GenerateDecoderOnlyOutput:
-    output = append_answers(request.input_ids, [sequence.token_ids for sequence in sequences], _pad_token_id(request.config))
-    if not request.config.return_dict_in_generate:
-        return output
-    num_steps = output.shape[1] - request.input_ids.shape[1]
-    scores = _steps([row.scores for row in rows], num_steps) if request.keeps("output_scores") else None
-    logits = _steps([row.logits for row in rows], num_steps) if request.keeps("output_logits") else None
-    return GenerateDecoderOnlyOutput(sequences=output, scores=scores, logits=logits)  # type: ignore[arg-type]
-
-
-def _steps(kept: list[list[Tensor] | None], num_steps: int) -> tuple[Tensor, ...]:
-    """What the rows kept, as one `[B, V]` per step; zeros where a row had ended."""
-    rows = [row or [] for row in kept]
-    blank = torch.zeros_like(rows[0][0])
-    return tuple(torch.stack([row[step] if step < len(row) else blank for row in rows]) for step in range(num_steps))
