@@ -10,7 +10,7 @@ the keys it scores from the store's own pages, handed to `select` and `insert` a
     changes = index.truncate(num_rows)                 # the newest rows are forgotten
 
 Rows are numbered 0.. in the order they are given, alike in every head. Per KV head each row lies in exactly one page; pages are
-filled from slot 0 on, without holes. A page id stays what it is until its page changes; an emptied page keeps its id and may be filled again.
+filled from slot 0 on, without holes. An emptied page keeps its id and may be filled again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,114 @@
+"""The `ice` index: full pages of similar keys, one-bit sketches of all keys, exact scores of the pages that look best.
+
+- *Pages* are full (`grouping.py`), the newest rows excepted, which fill a page in order of position and so do all that are inserted later.
+  Where the prompt's last queries are at hand, every head tests both groupings with them and keeps rows in order of position if the best
+  pages of that capture as much.
+- *Search* reads the sketches of all keys (`sketch.py`: D / 8 bytes a key), adds up the estimated masses by page, and scores exactly, from
+  the store's pages, a few times as many pages as are wanted. Both passes serve all query heads and rows of a KV head at once, and rank
+  pages by the summed share of the softmax (`scoring.py`).
+
+What is held per key is its sketch, its factor and its row number: 22 bytes at D = 128. Nothing is random but the seeded rotation, and ties
+go to the lower page: the result depends on the input alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hoarfrost.cache.index import plain as kernels
+from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
+from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
+from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
+from hoarfrost.cache.index.scoring import total_log_masses
+from hoarfrost.cache.index.self_check import prefers_order
+from hoarfrost.cache.index.sketch import random_flips
+from hoarfrost.cache.index.sketched_pages import SketchedPages
+from hoarfrost.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class IceIndexConfig:
+    """page_size: rows per page. candidates_per_page: how many pages are scored exactly for each that is wanted. seed: of the rotation."""
+
+    page_size: int = 16
+    candidates_per_page: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_page_size(self.page_size)
+        if self.candidates_per_page < 1:
+            raise InvalidInput(
+                f"candidates_per_page is {self.candidates_per_page}; score at least the 1 page that is wanted, 4 by default."
+            )
+
+
+class IceIndex:
+    """Implements `PageIndex`; the sketches live on the CPU, keys may live anywhere."""
+
+    def __init__(self, config: IceIndexConfig | None = None) -> None:
+        self.config = config or IceIndexConfig()
+        self._rows = PageRows(np.empty((0, 0, self.page_size), np.int32))
+        self._sketches = SketchedPages(torch.empty(0, 0, 1), random_flips(1, self.config.seed), self.page_size)
+
+    @property
+    def page_size(self) -> int:
+        return self.config.page_size
+
+    @property
+    def num_rows(self) -> int:
+        return self._rows.num_rows
+
+    def build(self, keys: Tensor, queries: Tensor | None = None) -> None:
+        check_keys(keys)
+        sketched_pages = SketchedPages(keys, random_flips(keys.shape[2], self.config.seed), self.page_size)
+        sketches = sketched_pages.sketch(keys)
+        rows = self._group(keys, sketches.coordinates, queries)
+        sketched_pages.lay_out(sketches, rows)
+        self._sketches, self._rows = sketched_pages, PageRows(rows)
+
+    def _group(self, keys: Tensor, coordinates: NDArray[np.int8], queries: Tensor | None) -> NDArray[np.int32]:
+        """Row numbers by page, int32 [Hkv, P, S]; the newest rows, too few for a page, come last."""
+        num_grouped = keys.shape[1] // self.page_size * self.page_size
+        rows = rows_in_order(keys.shape[0], keys.shape[1], self.page_size)
+        similar = kernels.group_similar(coordinates[:, :num_grouped], self.page_size).reshape(len(rows), -1, self.page_size)
+        keeps_order = prefers_order(keys[:, :num_grouped], queries, similar, keys.shape[2] ** -0.5)
+        rows[~keeps_order, : similar.shape[1]] = similar[~keeps_order]
+        return rows
+
+    def pages(self) -> PageTable:
+        return self._rows.table
+
+    def select(
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+    ) -> NDArray[np.int32]:
+        counts = self._rows.table.counts
+        check_query(queries, self._sketches.shape, num_pages)
+        estimates = self._sketches.estimate_log_masses(queries, scale, counts)
+        totals = total_log_masses(estimates, resident_log_mass)
+        candidates = kernels.rank_pages(estimates, totals, min(num_pages * self.config.candidates_per_page, counts.shape[1]))
+        exact = kernels.page_log_masses(queries, scale, keys, counts, candidates)
+        np.put_along_axis(estimates, np.maximum(candidates, 0)[:, None], -np.inf, axis=2)
+        totals = total_log_masses(np.concatenate((estimates, exact), axis=2), resident_log_mass)
+        best = kernels.rank_pages(exact, totals, num_pages)
+        return np.where(best >= 0, np.take_along_axis(candidates, np.maximum(best, 0), axis=1), np.int32(-1))
+
+    def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
+        check_keys(new_keys, self._sketches.shape)
+        first = self.num_rows
+        changes = self._rows.append(new_keys.shape[1])
+        self._sketches.update(changes, first, new_keys)
+        return changes
+
+    def truncate(self, num_rows: int) -> PageChanges:
+        check_truncation(num_rows, self.num_rows)
+        changes = self._rows.truncate(num_rows)
+        self._sketches.update(changes, num_rows, None)
+        return changes
+
+    def num_bytes(self) -> int:
+        return self._rows.num_bytes() + self._sketches.num_bytes()
