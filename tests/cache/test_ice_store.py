@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cache.page_indexes import RandomIndex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from cache.page_indexes import RandomIndex
 from reference import plain_attention
 from torch import Tensor
 

@@ -138,6 +138,7 @@ class IceStore:
     def truncate(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"Cannot truncate {self.length} rows to {length}; give a length between 0 and {self.length}.")
+        self._chosen.clear()
         num_paged = min(self.num_paged, max(0, length - self.config.num_sinks))
         if num_paged < self.num_paged:
             self._truncate_pages(num_paged)
