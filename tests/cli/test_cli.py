@@ -195,7 +195,7 @@ class TestBench:
 
     def test_writes_the_result_and_prints_its_tables(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         path = data_dir / "result.json"
-        outcome = call(*self.options(data_dir), "--limit", "3", "--budgets", "8,16", "--temperature", "0,0.7", "--json", str(path))
+        outcome = call(*self.options(data_dir), "--limit", "3", "--budgets", "8,auto", "--temperature", "0,0.7", "--json", str(path))
         assert outcome.code == 0
         result = json.loads(path.read_text(encoding="utf-8"))
         assert len(result["records"]) == 3 * 4 * 2

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from fake_engine import SECONDS_PER_ROUND, TOKENS_PER_ROUND, FakeEngine
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, first_difference, make_result
-from hoarfrost.evaluation.decode_records import Journal
+from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, first_difference, make_result, make_trees
+from hoarfrost.evaluation.decode_modes import MODES, mode_label
+from hoarfrost.evaluation.decode_records import Journal, PromptOutcome
 from hoarfrost.evaluation.decode_summary import summarise
 from hoarfrost.evaluation.prompt_sets import Prompt
 from hoarfrost.tree import TreeConfig
@@ -39,6 +41,23 @@ class TestProtocol:
         variants = {("ar", 0), ("chain", 15), ("tree", 8), ("tree", 16)}
         assert seen == {(p.prompt_id, mode, budget, t) for p in PROMPTS for mode, budget in variants for t in (0.0, 0.7)}
         assert sum(len(outcome.records) for outcome in outcomes) == len(seen)
+
+    def test_tree_modes_run_with_every_budget_and_auto_is_one(self) -> None:
+        settings = DecodeSettings(modes=("ar", "tree", "tree-uncoupled"), budgets=(8, "auto"), max_new_tokens=9)
+        [outcome] = bench(FakeEngine(), settings).run(PROMPTS[:1])
+        measured = [(record.mode, record.budget) for record in outcome.records]
+        assert measured == [("ar", 0), ("tree", 8), ("tree", "auto"), ("tree-uncoupled", 8), ("tree-uncoupled", "auto")]
+        assert PromptOutcome.from_json(json.dumps(asdict(outcome))) == outcome
+        labels = [mode_label(summary.mode, summary.budget) for summary in summarise(outcome.records)]
+        assert labels == ["AR", "DDTree 8", "DDTree auto", "DDTree uncoupled 8", "DDTree uncoupled auto"]
+
+    def test_tree_modes_differ_in_options_that_trees_have(self) -> None:
+        default = TreeConfig(16)
+        for mode in MODES.values():
+            [tree] = make_trees(mode.name, (16,))
+            if mode.is_tree:
+                assert tree == replace(default, **mode.options)
+        assert make_trees("tree-published", (16,)) == [TreeConfig.published(16)]
 
     def test_modes_alternate_prompt_by_prompt_and_their_order_rotates(self) -> None:
         engine = FakeEngine()

@@ -17,7 +17,7 @@ from hoarfrost.evaluation.report import caption, mode_table, speedup_by_set, tab
 
 def result_of(**settings: Any) -> dict[str, Any]:
     prompts = [Prompt(name, str(index), ("Question",)) for name in ("gsm8k", "mt_bench") for index in range(2)]
-    benchmark = DecodeBenchmark(FakeEngine(flips="chain"), DecodeSettings(max_new_tokens=41, **settings))  # type: ignore[arg-type]
+    benchmark = DecodeBenchmark(FakeEngine(flips="chain"), DecodeSettings(**{"max_new_tokens": 41, "budgets": (16,), **settings}))  # type: ignore[arg-type]
     prompts.append(Prompt("gsm8k", "long", ("x" * 5000,)))
     result: dict[str, Any] = json.loads(json.dumps(make_result(benchmark.describe(prompts), benchmark.run(prompts))))
     return result

@@ -124,7 +124,7 @@ def _table(title: str, summaries: Sequence[Summary], header: tuple[str, ...], ce
     for summary, temperature, row in zip(summaries, temperatures, cells, strict=True):
         rows.append((summary["set"], *([temperature] if several else []), mode_label(summary["mode"], summary["budget"]), *row))
     names = ("set", "T", "mode") if several else ("set", "mode")
-    title += "" if several else f" at temperature {temperatures[0]}"
+    title += f" at temperature {temperatures[0]}" if temperatures and not several else ""
     return TextTable(title, (*names, *header), len(names), tuple(rows))
 
 
