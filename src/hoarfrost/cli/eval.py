@@ -131,6 +131,36 @@ def longbench(
     _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
 
 
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.long_loss:LossSettings"))
+def loss(
+    model: Model,
+    caches: Caches = None,
+    budgets: Budgets = None,
+    texts: Annotated[str | None, typer.Option(help="Of essays, books.")] = None,
+    contexts: Annotated[str | None, typer.Option(help="Tokens that are read before, separated by commas.")] = None,
+    continuation: Annotated[int | None, typer.Option(help="Tokens that are decoded through the cache.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stretches per source and context.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the stretches.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Loss on long texts, divergence from the full cache, and how much of the attention each cache catches."""
+    from hoarfrost.evaluation.long_loss import LossBenchmark, LossSettings, make_result
+    from hoarfrost.evaluation.long_loss_records import LossJournal
+
+    settings = LossSettings(
+        **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
+        **given(continuation=continuation, limit=limit, seed=seed),
+    )
+    benchmark = LossBenchmark(load_engine(model, "none", dtype, device), settings, data_dir)
+    header = benchmark.describe()
+    journal = _open_journal(LossJournal, json_file, header)
+    outcomes = _run(benchmark.num_samples, journal, benchmark.run)
+    _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
+
+
 @app.command()
 def report(
     file: Annotated[Path, typer.Argument(help="A result that an evaluation wrote with --json.")],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.long_loss_report import loss_caption, loss_tables
 from hoarfrost.evaluation.longbench_report import longbench_caption, longbench_tables
 from hoarfrost.evaluation.report import TextTable
 from hoarfrost.evaluation.retrieval_report import retrieval_caption, retrieval_tables
@@ -14,6 +15,7 @@ Result = dict[str, Any]
 REPORTS: dict[str, tuple[Callable[[Result], list[TextTable]], Callable[[Result], str]]] = {
     "retrieval": (retrieval_tables, retrieval_caption),
     "longbench": (longbench_tables, longbench_caption),
+    "loss": (loss_tables, loss_caption),
 }
 
 

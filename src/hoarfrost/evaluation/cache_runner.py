@@ -45,8 +45,12 @@ class PromptRows(DenseStore):
         self._queries: dict[int, tuple[Tensor, float]] = {}
 
     def attend(self, layer: int, queries: Tensor, visible: Visibility, *, scale: float, window: int | None = None) -> Tensor:
-        self._queries[layer] = (queries[:, -NUM_OBSERVED:], scale)
+        self._queries[layer] = (queries[:, -NUM_OBSERVED:].clone(), scale)  # they may lie in memory that the next layer uses
         return super().attend(layer, queries, visible, scale=scale, window=window)
+
+    def keys(self, layer: int) -> Tensor:
+        """The prompt's keys in `layer`, `[Hkv, T, D]`."""
+        return self._buffer[0, layer, :, : self.length]
 
     def fill(self, store: Store) -> None:
         """Hands the prompt to an empty store and ends it there."""
