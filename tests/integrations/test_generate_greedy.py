@@ -14,6 +14,7 @@ from integrations.stock_models import PAD, ROWS, both_ways, knowing, load_stock,
 from transformers import LogitsProcessor, MaxLengthCriteria, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import logits_process
 
+from hoarfrost.integrations.transformers import ddtree
 from hoarfrost.models import SHIPPED
 from hoarfrost.tree import TreeConfig
 
@@ -203,6 +204,23 @@ def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) ->
     assert torch.equal(names["answer"], expected)
     assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=64, custom_generate=trees), expected)
     assert trees.statistics[0].tau > 1.5
+
+
+def test_without_a_drafter_the_text_so_far_is_the_source(model: PreTrainedModel) -> None:
+    """Random models fall into cycles, which a repeated passage is."""
+    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": 48, "eos_token_id": None, "pad_token_id": PAD}
+    expected = model.generate(**padded_batch(), **settings)
+    trees = ddtree(None, budget=8)
+    assert torch.equal(model.generate(**padded_batch(), **settings, custom_generate=trees), expected)
+    assert max(statistics.tau for statistics in trees.statistics) > 1.2
+
+
+def test_one_object_serves_one_model_after_another(model_folder: Callable[[str], str]) -> None:
+    model, other = load_stock(model_folder("qwen3")), load_stock(model_folder("llama"))
+    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None, "pad_token_id": PAD}
+    trees = ddtree(None, budget=4)
+    for one in (model, other, model, model.double()):
+        assert torch.equal(one.generate(**one_row(), **settings, custom_generate=trees), one.generate(**one_row(), **settings))
 
 
 def test_rows_are_padded_with_the_ending_token_as_in_stock(model: PreTrainedModel) -> None:

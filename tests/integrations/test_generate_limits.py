@@ -22,7 +22,8 @@ from transformers import (
 from transformers.generation import BaseStreamer
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.integrations.transformers import ddtree
+from hoarfrost.integrations.transformers import ddtree, settings
+from hoarfrost.integrations.transformers.settings import unknown_fields
 from hoarfrost.tree import TreeConfig
 
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 16, "eos_token_id": None, "pad_token_id": PAD}
@@ -175,6 +176,16 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, model: PreTrained
     assert snapshot(model) == before
 
 
+def test_every_field_of_the_generation_config_is_known(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_fields() == set()
+    monkeypatch.setattr(settings, "HONOURED", settings.HONOURED - {"temperature", "top_k", "min_p"})
+    assert unknown_fields() == {"temperature", "top_k", "min_p"}
+    expected = model.generate(**one_row(), **GREEDY)
+    assert torch.equal(model.generate(**one_row(), **GREEDY, custom_generate=knowing(model, one_row(), expected)), expected)
+    with pytest.raises(InvalidInput, match="min_p is new"):
+        model.generate(**one_row(), **{**GREEDY, "do_sample": True, "min_p": 0.1}, custom_generate=ddtree("none"))
+
+
 def test_other_models_beside_it_are_refused(model: PreTrainedModel, folder: str) -> None:
     with pytest.raises(InvalidInput, match="assistant_model"):
         model.generate(**one_row(), **GREEDY, assistant_model=load_stock(folder), custom_generate=ddtree("none"))
@@ -233,9 +244,13 @@ def test_arguments_of_ddtree(model: PreTrainedModel) -> None:
     with pytest.raises(InvalidInput, match="2000"):
         ddtree("tiny", budget=2000)
     with pytest.raises(InvalidInput, match="needs a drafter"):
-        ddtree(None)  # type: ignore[arg-type]
+        ddtree(None, tree=TreeConfig.chain())
     with pytest.raises(InvalidInput, match="no-such-drafter"):
         model.generate(**one_row(), **GREEDY, custom_generate=ddtree("no-such-drafter"))
+    deep = knowing(model, one_row(), torch.zeros(1, 9))
+    deep._source.taps = (0, 4)
+    with pytest.raises(InvalidInput, match="reads layer 4"):
+        model.generate(**one_row(), **GREEDY, custom_generate=deep)
 
 
 def test_a_batch_without_anything_to_pad_with(model: PreTrainedModel) -> None:

@@ -5,7 +5,7 @@ The past (the first T - n rows) is visible to every query, so only the square bl
 KV head are packed into the row axis, so K and V are never repeated. Three ways, one result:
 
 - one unmasked call of the fused kernel, where every query sees every row (a single row, a bidirectional block);
-- float32: one score matrix whose last n columns are masked in place;
+- float32 and float64: one score matrix whose last n columns are masked in place;
 - half precision: the fused kernel over the past, float32 arithmetic over the small block, merged by log-sum-exp.
 
 `attend_with_mask` is the plain twin, and serves where rows of the past are out of sight as well (sliding windows, long prefill chunks).
@@ -53,7 +53,7 @@ def attend_causal(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -
 
 def attend_tail(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float) -> Tensor:
     """Past visible to all, the last n rows masked where `hidden [n, n]` is True. Returns `[n, H, D]`."""
-    if queries.dtype == torch.float32:
+    if queries.dtype in (torch.float32, torch.float64):
         return _attend_tail_scores(queries, keys, values, hidden, scale)
     return _attend_tail_merged(queries, keys, values, hidden, scale)
 

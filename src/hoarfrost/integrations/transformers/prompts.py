@@ -1,9 +1,6 @@
-"""Prompts out of a padded batch: every row is cut to its real tokens, and the answers are put behind the padded rows again."""
+"""Prompts out of a padded batch: every row is cut to its real tokens."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence as Many
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,15 +8,8 @@ from torch import Tensor
 from hoarfrost.errors import InvalidInput
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """The real tokens of one row."""
-
-    token_ids: list[int]
-
-
-def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> list[Prompt]:
-    """The rows of `input_ids [B, L]` without the padding on their left, which the zeros of `attention_mask [B, L]` mark.
+def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> list[list[int]]:
+    """The token ids of every row of `input_ids [B, L]`, without the padding on its left, which the zeros of `attention_mask [B, L]` mark.
 
     Raises `InvalidInput` for empty rows, masks that hide anything else, and positions other than those the mask implies.
     """
@@ -31,14 +21,7 @@ def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, position_ids:
     expected = (real.long().cumsum(dim=-1) - 1).clamp(min=0)
     if position_ids is not None and not _agree(position_ids, expected, real):
         raise InvalidInput("position_ids do not count each row's tokens from 0; ddtree honours no other positions, so leave them out.")
-    return [Prompt(ids[kept].tolist()) for ids, kept in zip(input_ids, real, strict=True)]
-
-
-def append_answers(input_ids: Tensor, answers: Many[Many[int]], pad_token_id: int | None) -> Tensor:
-    """`input_ids [B, L]` with each row's answer behind it, the shorter ones padded: `[B, L + the longest]`."""
-    longest = max(map(len, answers))
-    rows = [[*answer, *[pad_token_id] * (longest - len(answer))] for answer in answers]
-    return torch.cat((input_ids, torch.tensor(rows, dtype=input_ids.dtype, device=input_ids.device)), dim=-1)
+    return [ids[kept].tolist() for ids, kept in zip(input_ids, real, strict=True)]
 
 
 def _agree(position_ids: Tensor, expected: Tensor, real: Tensor) -> bool:

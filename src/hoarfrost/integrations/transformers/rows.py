@@ -6,8 +6,7 @@ prefix, as in stock generation. A tree may reach past a stop; no processor is as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,33 +14,39 @@ from torch import Tensor
 
 from hoarfrost.sampling import Chooser, Emission, SamplingParams, StopChecker
 
-BEHIND_THE_END = -1
-"""The choice at a node behind the end of a row: no token, so the walk ends there and the stop checker drops it."""
-
-Processor = Callable[[Tensor, Tensor], Tensor]
+BEHIND_THE_END = 0
+"""The choice at nodes behind the end of a row, where no processor is asked: any token will do, for it is never emitted."""
 
 
-@dataclass
 class Row:
     """The ids of a row so far, and what is kept of the choices for the caller.
 
-    `ids [1, length]`; `scores` and `logits` hold a float32 `[V]` per token, processed and raw, as far as they were asked for.
+    `scores` and `logits` hold a float32 `[V]` per token, processed and raw; they are None where nobody asked for them.
     """
 
-    ids: Tensor
-    num_prompt_ids: int = field(init=False)
-    scores: list[Tensor] | None = None
-    logits: list[Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        self.num_prompt_ids = self.ids.shape[1]
+    def __init__(self, prompt: Tensor, *, keeps_scores: bool, keeps_logits: bool) -> None:
+        """`prompt [1, L]`, padding included."""
+        self.scores: list[Tensor] | None = [] if keeps_scores else None
+        self.logits: list[Tensor] | None = [] if keeps_logits else None
+        self.num_generated = 0
+        self._ids = prompt
+        self._pending: list[int] = []
 
     @property
-    def num_generated(self) -> int:
-        return self.ids.shape[1] - self.num_prompt_ids
+    def ids(self) -> Tensor:
+        """`[1, L + num_generated]` on the prompt's device, put together only when somebody looks."""
+        if self._pending:
+            self._ids = torch.cat((self._ids, self._ids.new_tensor([self._pending])), dim=1)
+            self._pending = []
+        return self._ids
+
+    @property
+    def keeps_any(self) -> bool:
+        return self.scores is not None or self.logits is not None
 
     def push(self, token_id: int) -> None:
-        self.ids = torch.cat((self.ids, self.ids.new_tensor([[token_id]])), dim=1)
+        self._pending.append(token_id)
+        self.num_generated += 1
 
 
 class RowEnd(StopChecker):
@@ -61,12 +66,10 @@ class RowEnd(StopChecker):
 
     def judge(self, token_id: int) -> None:
         """Adds the row's next token and sees whether it is the last."""
-        row = self._row
-        row.push(token_id)
-        scores = None if row.scores is None else tuple(scores[None] for scores in row.scores)
-        stopped = bool(self._criteria) and bool(self._criteria(row.ids, scores).all())
-        if stopped or token_id in self._ending_ids or row.num_generated == self._max_new_tokens:
-            self._end = row.num_generated
+        self._row.push(token_id)
+        num_generated = self._row.num_generated
+        if self._is_stopped_by_criteria() or token_id in self._ending_ids or num_generated == self._max_new_tokens:
+            self._end = num_generated
 
     def feed(self, token_ids: list[int]) -> Emission:  # type: ignore[override]
         for token_id in token_ids[self._row.num_generated - self.num_tokens :]:  # the others were judged when they were chosen
@@ -77,6 +80,12 @@ class RowEnd(StopChecker):
         if self._end is not None:
             self.finish_reason = "length" if self._end == self._max_new_tokens else "stop"
         return Emission(token_ids[:num_taken], "", self.finish_reason)
+
+    def _is_stopped_by_criteria(self) -> bool:
+        if not self._criteria:
+            return False
+        scores = self._row.scores
+        return bool(self._criteria(self._row.ids, None if scores is None else tuple(one[None] for one in scores)).all())
 
 
 class ProcessedChooser(Chooser):
@@ -93,8 +102,7 @@ class ProcessedChooser(Chooser):
         row = self._row
         if self._end.is_reached:
             return BEHIND_THE_END
-        if num_generated != row.num_generated:
-            raise AssertionError(f"token {num_generated} was asked for, and token {row.num_generated} is next")
+        assert num_generated == row.num_generated, "nodes are visited in order, each once"
         logits = logits_row[None].to(row.ids.device, torch.float32, copy=True)
         if row.logits is not None:
             row.logits.append(logits[0].clone())

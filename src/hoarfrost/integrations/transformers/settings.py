@@ -48,6 +48,22 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 """Setting -> the values besides None that ask for nothing, and why other values are refused."""
 
+HONOURED = frozenset(
+    """max_length max_new_tokens min_length min_new_tokens max_time stop_strings do_sample temperature top_k top_p min_p top_h typical_p
+    epsilon_cutoff eta_cutoff repetition_penalty encoder_repetition_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    renormalize_logits forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
+    begin_suppress_tokens sequence_bias token_healing guidance_scale watermarking_config num_return_sequences output_scores output_logits
+    return_dict_in_generate pad_token_id bos_token_id eos_token_id""".split()
+)
+"""Fields of the generation config that are honoured here, or by transformers before it calls (which refuses `stop_strings`)."""
+
+WITHOUT_EFFECT = frozenset(
+    """early_stopping length_penalty low_memory decoder_start_token_id is_assistant num_assistant_tokens num_assistant_tokens_schedule
+    assistant_confidence_threshold max_matching_ngram_size assistant_lookbehind target_lookbehind assistant_ensemble_weight disable_compile
+    continuous_batching_config _from_model_config transformers_version""".split()
+)
+"""Fields that say nothing to stock greedy decoding and sampling either: they tune what `REFUSED` switches on."""
+
 _READ_FROM_MODEL_INPUTS = {"attention_mask", "position_ids", "past_key_values", "logits_to_keep", *REFUSED}
 # In the order in which transformers and `SamplingParams` apply them.
 _FILTERS: dict[type, str] = {
@@ -67,6 +83,9 @@ def refuse_unsupported(config: GenerationConfig, model_inputs: Mapping[str, Any]
         if value is not None and value not in neutral:
             shown = repr(value) if isinstance(value, (bool, int, float, str)) else type(value).__name__
             raise InvalidInput(f"{name}={shown} cannot be combined with ddtree: {reason}. Leave it out, or leave out custom_generate.")
+    for name in unknown_fields():
+        if getattr(config, name) not in (None, GenerationConfig._get_default_generation_params().get(name)):
+            raise InvalidInput(f"{name} is new in transformers and not known to ddtree; leave it out, or leave out custom_generate.")
     foreign = [name for name, value in model_inputs.items() if value is not None and name not in _READ_FROM_MODEL_INPUTS]
     if foreign:
         raise InvalidInput(f"{foreign[0]} cannot be combined with ddtree, which decodes from input_ids and attention_mask alone.")
@@ -76,6 +95,11 @@ def refuse_unsupported(config: GenerationConfig, model_inputs: Mapping[str, Any]
             "past_key_values holds tokens already, and a drafter cannot read what it needs of them out of a cache; "
             "pass the whole conversation as input_ids and no cache."
         )
+
+
+def unknown_fields() -> set[str]:
+    """Fields of the installed transformers' generation config that no table here knows."""
+    return set(GenerationConfig().to_dict()) - HONOURED - WITHOUT_EFFECT - REFUSED.keys()  # type: ignore[no-untyped-call]
 
 
 def dropped_arguments(caller: FrameType | None) -> dict[str, Any]:
