@@ -23,6 +23,9 @@ CONFIGS = {
     "no sinks": replace(SMALL, num_sinks=0),
     "reuse": replace(SMALL, reuse=2, full_layers=1),
     "union": replace(SMALL, tree_queries="union"),
+    "ice": replace(SMALL, index="ice"),
+    "quest": replace(SMALL, index="quest"),
+    "exact": replace(SMALL, index="exact"),
     "page of the window": replace(SMALL, window=4, budget=12),
 }
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from hoarfrost.cache.index import PageIndex, new_index
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
     from hoarfrost.cache.ice import IceStore
-    from hoarfrost.cache.index import PageIndex
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class IceConfig:
                 f"A budget of {self.budget} rows does not hold {self.num_sinks} sinks, a window of {self.window} and one page of "
                 f"{self.page_size}; give at least {least}, or fewer sinks or a shorter window."
             )
+        if isinstance(self.index, str):
+            new_index(self.index, self.page_size)
         if self.tree_queries not in ("each", "union"):
             raise InvalidInput(f"Unknown tree_queries {self.tree_queries!r}; choose each or union.")
         if self.cold_tier != "memory" and not Path(self.cold_tier).is_dir():
@@ -81,9 +83,7 @@ class IceConfig:
         """An empty index for one layer."""
         if callable(self.index):
             return self.index(self.page_size)
-        from hoarfrost.cache.index import new_index  # type: ignore[attr-defined]
-
-        return new_index(self.index, self.page_size)  # type: ignore[no-any-return]
+        return new_index(self.index, self.page_size)
 
     def new_store(
         self, num_layers: int, num_kv_heads: int, head_dim: int, *, dtype: torch.dtype, device: torch.device | str, capacity: int = 256
