@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.target import Target
-from hoarfrost.tree import Marginals
+from hoarfrost.tree import Marginals, Transitions
 
 
 def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -32,13 +32,14 @@ class ToldDraftState:
 class RandomDrafter:
     """A drafter of random guesses, or (`told`) of the right ones; it checks what the engine promises every drafter.
 
-    `told` is the whole sequence, prompt included. Guesses depend on the position only, so that runs can be compared.
+    `told` is the whole sequence, prompt included. Guesses depend on the position only, so that runs can be compared. `conditional` ones are
+    transitions between five candidates a depth.
     """
 
     name, horizon, taps = "random", 6, (0, 2)
 
-    def __init__(self, vocab_size: int, num_features: int, told: list[int] | None) -> None:
-        self.vocab_size, self.num_features, self.told = vocab_size, num_features, told
+    def __init__(self, vocab_size: int, num_features: int, told: list[int] | None, conditional: bool) -> None:
+        self.vocab_size, self.num_features, self.told, self.conditional = vocab_size, num_features, told, conditional
 
     def new_state(self, capacity: int = 256) -> ToldDraftState:
         return ToldDraftState()
@@ -48,18 +49,21 @@ class RandomDrafter:
             assert part.shape[1] == self.num_features
             state.num_rows += len(part)
 
-    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
+    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Transitions]:
         assert len(states) == len(bonus_token_ids)
         return [self._guess(len(state), bonus) for state, bonus in zip(states, bonus_token_ids, strict=True)]
 
-    def _guess(self, position: int, bonus: int) -> Marginals:
+    def _guess(self, position: int, bonus: int) -> Marginals | Transitions:
         logits = torch.randn(self.horizon, self.vocab_size, generator=torch.Generator().manual_seed(position))
         if self.told is not None:
             assert self.told[position] == bonus, "the bonus token stands right behind the committed rows"
             for depth, token in enumerate(self.told[position + 1 : position + 1 + self.horizon]):
                 logits[depth, token] += 20
+        if self.conditional:
+            between = torch.randn(self.horizon, 5, 5, generator=torch.Generator().manual_seed(position)).log_softmax(-1)
+            return Transitions(logits.topk(5).indices.numpy(), between.numpy())
         return Marginals(logits)
 
 
-def random_drafter(target: Target, told: list[int] | None = None) -> RandomDrafter:
-    return RandomDrafter(target.vocab_size, len(RandomDrafter.taps) * target.hidden_size, told)
+def random_drafter(target: Target, told: list[int] | None = None, conditional: bool = False) -> RandomDrafter:
+    return RandomDrafter(target.vocab_size, len(RandomDrafter.taps) * target.hidden_size, told, conditional)

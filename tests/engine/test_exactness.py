@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.engine import rounds
+from hoarfrost.errors import InvalidInput
 
 PROMPTS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77], list(range(60, 100)), [5, 5, 5, 5, 5]]
 SETTINGS = [
@@ -25,7 +26,16 @@ SETTINGS = [
     SamplingParams(max_new_tokens=24, ignore_eos=True, temperature=1.0, seed=4),
     SamplingParams(max_new_tokens=24, ignore_eos=True, temperature=1.0, top_k=20, min_p=0.02, seed=5),
 ]
-TREES = [TreeConfig(budget=budget) for budget in (1, 8, 15, 32, 64)] + [TreeConfig.chain()]
+TREES = [
+    *(TreeConfig.published(budget) for budget in (1, 8, 15, 32, 64)),
+    *(TreeConfig(budget) for budget in (1, 15, 64)),
+    TreeConfig(16, max_width=2),
+    TreeConfig(16, calibration=False),
+    TreeConfig(16, retrieval=False),
+    TreeConfig(16, coupling=False),
+    TreeConfig(),
+    TreeConfig.chain(),
+]
 
 
 def load(folder: str, **options: object) -> Engine:
@@ -71,6 +81,26 @@ def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str])
         completion = engine.generate(PROMPTS[:1], params, tree=tree)[0]
         assert completion.token_ids == expected[0]
         assert completion.statistics.tau > 4
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
+def test_without_a_drafter_retrieval_alone_changes_nothing(params: SamplingParams, model_folder: Callable[[str], str]) -> None:
+    engine = Engine.load(model_folder("llama"), dtype="float32", device="cpu")
+    prompts = [*PROMPTS, [7, 8, 9, 10, 11, 7, 8, 9]]
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in prompts]
+    for tree in (TreeConfig(), TreeConfig(12)):
+        assert tokens_of(engine, prompts, params, tree) == expected
+    with pytest.raises(InvalidInput, match="neither"):
+        engine.generate(prompts, params, tree=TreeConfig.published(8))
+
+
+@pytest.mark.parametrize("tree", [TreeConfig(), TreeConfig(16), TreeConfig.published(16)], ids=["auto", "fixed", "published"])
+@pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
+def test_path_conditional_guesses_change_nothing(params: SamplingParams, tree: TreeConfig, model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder("qwen3"))
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS]
+    engine.drafter = random_drafter(engine.target, conditional=True)
+    assert tokens_of(engine, PROMPTS, params, tree) == expected
 
 
 def test_mixed_params_and_refill_do_not_touch_each_other(model_folder: Callable[[str], str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Any
 
+from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.drafting import Drafter, load_drafter
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.rounds import DecodingLoop
@@ -29,8 +30,15 @@ Prompt = str | Many[int]
 class Engine:
     """Decodes with one target and at most one drafter; see `load`."""
 
-    def __init__(self, target: Target, drafter: Drafter | None = None, tree: TreeConfig | None = None, max_batch_size: int = 32) -> None:
-        self.target, self.drafter, self.max_batch_size = target, drafter, max_batch_size
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None = None,
+        tree: TreeConfig | None = None,
+        max_batch_size: int = 32,
+        cache: IceConfig | None = None,
+    ) -> None:
+        self.target, self.drafter, self.max_batch_size, self.cache = target, drafter, max_batch_size, cache
         self.tree = tree or TreeConfig()
         self._guesser: Guesser | None = None
 
@@ -44,16 +52,18 @@ class Engine:
         device: str = "auto",
         tree: TreeConfig | None = None,
         max_batch_size: int = 32,
+        cache: IceConfig | None = None,
     ) -> Engine:
         """Loads `model` (a folder, a hub id or the alias of a shipped pair) and its drafter.
 
         `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
-        decodes without. Raises `InvalidInput` for anything that cannot be found, does not fit together or is not served exactly.
+        decodes without. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
+        that cannot be found, does not fit together or is not served exactly.
         """
         target = Target.load(model, dtype=dtype, device=device)
         if drafter == "auto":
             drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
-        return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size)
+        return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)
 
     @property
     def guesser(self) -> Guesser:
@@ -146,7 +156,7 @@ class Engine:
             index=index,
             prompt_ids=prompt_ids,
             params=params,
-            store=self.target.new_store(capacity),
+            store=self.target.new_store(capacity, self.cache),
             draft_state=self.drafter.new_state(capacity) if self.drafter is not None and drafting else None,
             chooser=Chooser(params, self.target.eos_token_ids),
             stop_checker=StopChecker(params, self.target.eos_token_ids, Detokenizer(self.tokenizer)),

@@ -135,9 +135,7 @@ class Guesser:
         trees_kept = self._allocate(grown, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in grown]
         return [Guess(tree, one, *path) for tree, one, path in zip(trees_kept, candidates, paths, strict=True)]
 
-    def _candidates(
-        self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig
-    ) -> list[Candidates]:
+    def _candidates(self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig) -> list[Candidates]:
         if drafted is None:
             return [Candidates.none()] * len(sequences)
         coupled = [is_coupled(sequence, config) for sequence in sequences]

@@ -42,6 +42,7 @@ class DecodingLoop:
             sequence.store.commit(range(len(chunk)))
             if self.drafter is not None and sequence.draft_state is not None and features is not None:
                 self.drafter.extend([sequence.draft_state], [features])
+        sequence.store.start_decoding()
         token_id = sequence.chooser.choose(self.target.logits(hidden[-1:])[0], len(prompt), 0)
         piece = sequence.emit([token_id], 0)
         sequence.statistics.prefill_seconds = time.perf_counter() - began

@@ -50,11 +50,11 @@ def _filtered(scaled: NDArray[np.float32], params: SamplingParams) -> NDArray[np
     if params.keeps_all:
         return scaled
     weights = np.exp(scaled - scaled[..., :1])
-    dropped = weights < params.min_p
+    if params.top_k is not None:
+        weights[..., params.top_k :] = 0  # top_p takes its share of what top_k has left
+    dropped = (weights < params.min_p) | (weights == 0)
     if params.top_p < 1:
         before = np.cumsum(weights, axis=-1) - weights
         dropped |= before >= params.top_p * weights.sum(axis=-1, keepdims=True)
-    if params.top_k is not None:
-        dropped[..., params.top_k :] = True
     dropped[..., 0] = False
     return np.where(dropped, np.float32(-np.inf), scaled)

@@ -54,7 +54,7 @@ def _padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDAr
     """The candidates of all sequences as arrays [S, L, P, K], filled up with what can never be a node."""
     shape = (len(candidates), *(max(extents) for extents in zip(*(one.log_probs.shape for one in candidates), strict=True)))
     log_probs, token_ids = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
-    places = np.zeros(shape, np.int32) if shape[2] > 1 else None
+    places = np.zeros(shape, np.int32) if any(one.places is not None for one in candidates) else None
     for index, one in enumerate(candidates):
         horizon, num_predecessors, num_ranks = one.log_probs.shape
         at = np.s_[index, :horizon, :num_predecessors, :num_ranks]
@@ -64,7 +64,9 @@ def _padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDAr
     return log_probs, token_ids, places
 
 
-def build_trees(marginals: Sequence[Marginals], bonus_token_ids: Sequence[int], budget: int, max_width: int | None = None) -> list[DraftTree]:
+def build_trees(
+    marginals: Sequence[Marginals], bonus_token_ids: Sequence[int], budget: int, max_width: int | None = None
+) -> list[DraftTree]:
     """One tree per sequence, of at most `budget` nodes below its bonus token and at most `max_width` candidates per depth (None: no limit).
 
     Of all trees with that many nodes, each has the largest expected number of accepted tokens under its marginals (proposition 2 there).

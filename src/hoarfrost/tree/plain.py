@@ -1,17 +1,46 @@
-"""The plain twin of the native tree builder: the same rules in a few lines of Python, for tests and for reading.
+"""The plain twins of the native tree builder: the same rules in a few lines of Python, for tests and for reading.
 
-It wants every candidate that can matter at once: the best `budget` of each depth suffice, since a node of rank r follows r siblings
+They want every candidate that can matter at once: the best `budget` of each depth suffice, since a node of rank r follows r siblings
 (DDTree, arXiv 2604.12989, lemma 1).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree
+
+NUM_BEST = 4  # candidates whose probability counts as the drafter's opinion
+FIRST_EXTRA_RANK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class PlainHints:
+    """What `native.TreeHints` says for one tree."""
+
+    calibration: NDArray[np.float32] | None = None
+    path: list[int] = field(default_factory=list)
+    path_shares: list[float] = field(default_factory=list)
+    successors: NDArray[np.int32] | None = None
+    successor_shares: list[float] = field(default_factory=list)
+    max_depth: int = 0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the tree in the making; `predecessor` is -1 where the drafter has nothing to say below it."""
+
+    log_prob: float
+    raw_log_prob: float
+    predecessor: int
+    on_spine: bool
+    on_path: bool
 
 
 def build_tree_plain(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_id: int, budget: int) -> DraftTree:
@@ -21,20 +50,88 @@ def build_tree_plain(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64
         log_probs: [L, K], each row falling; -inf is never a node. K at least `budget`, or the whole vocabulary.
         token_ids: [L, K], the tokens of `log_probs`.
     """
-    horizon, num_ranks = log_probs.shape
-    tokens, parents, scores = [bonus_token_id], [-1], [0.0]
-    heap: list[tuple[float, int, int, int]] = []
+    return grow_tree_plain(Candidates(log_probs[:, None], token_ids[:, None]), bonus_token_id, budget)[0]
 
-    def propose(depth: int, parent: int, rank: int) -> None:
-        if depth <= horizon and rank < num_ranks and log_probs[depth - 1, rank] > -np.inf:
-            heapq.heappush(heap, (-(scores[parent] + float(log_probs[depth - 1, rank])), depth, parent, rank))
 
-    propose(1, 0, 0)
+def grow_tree_plain(
+    candidates: Candidates, bonus_token_id: int, budget: int, hints: PlainHints | None = None
+) -> tuple[DraftTree, list[float]]:
+    """The tree that `tree.grow_trees` builds, and the log-probabilities of its rows."""
+    given = hints or PlainHints()
+    tokens, parents, depths = [bonus_token_id], [-1], [0]
+    rows = [_Row(0.0, 0.0, 0, True, True)]
+    heap: list[tuple[float, int, int, int, int, _Row]] = []
+
+    def propose_children(parent: int) -> None:
+        for token_id, rank, row in _children(candidates, given, rows[parent], tokens[parent], depths[parent]):
+            score = max(row.log_prob, row.raw_log_prob) if row.on_spine else row.log_prob
+            heapq.heappush(heap, (-score, depths[parent] + 1, parent, rank, token_id, row))
+
+    propose_children(0)
     while heap and len(tokens) <= budget:
-        cost, depth, parent, rank = heapq.heappop(heap)
-        tokens.append(int(token_ids[depth - 1, rank]))
+        _, depth, parent, _, token_id, row = heapq.heappop(heap)
+        tokens.append(token_id)
         parents.append(parent)
-        scores.append(-cost)
-        propose(depth, parent, rank + 1)
-        propose(depth + 1, len(tokens) - 1, 0)
-    return DraftTree.from_parents(tokens, parents)
+        depths.append(depth)
+        rows.append(row)
+        propose_children(len(tokens) - 1)
+    return DraftTree.from_parents(tokens, parents), [row.log_prob for row in rows]
+
+
+def _children(candidates: Candidates, hints: PlainHints, above: _Row, token_id: int, depth: int) -> list[tuple[int, int, _Row]]:
+    """Everything that may follow a row: token, rank and the row it would be."""
+    log_probs, token_ids, places = _ranked(candidates, above, depth)
+    believed = [calibrated(log_prob, hints.calibration, depth, above.on_spine) for log_prob in log_probs]
+    extras = _extras(hints, above, token_id, depth)
+    left_over = max(0.0, 1.0 - sum(math.exp(one) for one in believed[:NUM_BEST]))
+    children = []
+    for rank, candidate in enumerate(token_ids):
+        if candidate not in extras and believed[rank] > -math.inf:
+            children.append((candidate, rank, believed[rank], rank, places[rank]))
+    for place, (extra, share) in enumerate(extras.items()):
+        rank = token_ids.index(extra) if extra in token_ids else None
+        probability = left_over * share + (math.exp(believed[rank]) if rank is not None else 0.0)
+        predecessor = places[rank] if rank is not None else (0 if token_ids and candidates.places is None else -1)
+        if probability > 0:
+            is_best = rank == 0 and above.on_spine
+            children.append((extra, 0 if is_best else FIRST_EXTRA_RANK + place, math.log(min(probability, 1.0)), rank, predecessor))
+    result = []
+    for child, order, log_prob, rank, predecessor in children:
+        on_spine = above.on_spine and rank == 0
+        raw = above.raw_log_prob + log_probs[0] if on_spine else above.log_prob + log_prob
+        on_path = above.on_path and hints.path[depth : depth + 1] == [child]
+        result.append((child, order, _Row(above.log_prob + log_prob, raw, predecessor, on_spine, on_path)))
+    return result
+
+
+def _ranked(candidates: Candidates, above: _Row, depth: int) -> tuple[list[float], list[int], list[int]]:
+    """Log-probabilities, tokens and places of the candidates below a row, best first."""
+    if depth >= candidates.horizon or above.predecessor < 0:
+        return [], [], []
+    log_probs, token_ids = candidates.log_probs[depth, above.predecessor], candidates.token_ids[depth, above.predecessor]
+    places = [0] * len(token_ids) if candidates.places is None else candidates.places[depth, above.predecessor].tolist()
+    return [float(one) for one in log_probs], token_ids.tolist(), places
+
+
+def calibrated(log_prob: float, calibration: NDArray[np.float32] | None, depth: int, on_spine: bool) -> float:
+    """What a candidate below a row of `depth` is believed to have."""
+    if calibration is None or log_prob == -math.inf:
+        return log_prob
+    slope, intercept = (float(one) for one in calibration[:, 0 if on_spine else 1, depth])
+    certain = min(log_prob, -1e-7)
+    return -math.log1p(math.exp(-(slope * (certain - math.log(-math.expm1(certain))) + intercept)))
+
+
+def _extras(hints: PlainHints, above: _Row, token_id: int, depth: int) -> dict[int, float]:
+    """Tokens that other sources put below a row, with their shares of the left-over probability."""
+    extras: dict[int, float] = {}
+    if depth >= hints.max_depth:
+        return extras
+    if above.on_path and depth < len(hints.path):
+        extras[hints.path[depth]] = hints.path_shares[depth]
+    if hints.successors is not None and 0 <= token_id < len(hints.successors):
+        for successor, share in zip(hints.successors[token_id].tolist(), hints.successor_shares, strict=True):
+            if successor < 0:
+                break
+            extras[successor] = min(1.0, extras[successor] + share) if successor in extras else share
+    return extras

@@ -1,0 +1,89 @@
+"""Guesses from the text so far: the suffix automaton against a search, and shares that are learnt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hoarfrost.drafting.retrieval import MAX_PATH, NUM_SUCCESSORS, Repetition, Retrieval, Shares
+from hoarfrost.native import SuffixIndex
+
+
+def longest_repeated_suffix(text: list[int]) -> int:
+    """Length of the longest suffix that also ends somewhere before the end."""
+    for length in range(len(text) - 1, 0, -1):
+        if any(text[end - length : end] == text[-length:] for end in range(length, len(text))):
+            return length
+    return 0
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 7))
+def test_the_match_is_the_longest_and_was_there_before(text: list[int], step: int) -> None:
+    index = SuffixIndex()
+    for start in range(0, len(text), step):
+        index.extend(np.array(text[start : start + step], np.int64))
+        so_far = text[: start + step]
+        length, end = index.longest_match()
+        assert len(index) == len(so_far)
+        assert length == longest_repeated_suffix(so_far)
+        if length:
+            assert end < len(so_far)
+            assert so_far[end - length : end] == so_far[-length:]
+
+
+def test_a_repetition_goes_on_as_it_did_before() -> None:
+    repetition = Repetition()
+    repetition.extend([1, 2, 3, 4, 5, 6])
+    assert repetition.path()[1] == 0
+    repetition.extend([9, 2, 3])
+    path, matched = repetition.path()
+    assert (path.tolist(), matched) == ([4, 5, 6, 9, 2, 3], 2)
+    assert len(repetition) == 9
+
+
+def test_a_path_is_bounded_and_long_texts_are_kept_whole() -> None:
+    repetition = Repetition()
+    text = list(range(1000))
+    for start in range(0, 1000, 7):
+        repetition.extend(text[start : start + 7])
+    repetition.extend([100, 101])
+    path, matched = repetition.path()
+    assert matched == 2
+    assert path.tolist() == text[102 : 102 + MAX_PATH]
+
+
+def test_shares_go_where_the_hits_are() -> None:
+    shares = Shares(3, prior=0.1)
+    for _ in range(500):
+        shares.observe(np.array([0, 1]), np.array([True, False]), np.array([0.8, 0.8]))
+    assert shares.values[0] == pytest.approx(0.95)
+    assert shares.values[1] < 0.02
+    assert shares.values[2] == pytest.approx(0.1)
+
+
+def test_successors_are_remembered_and_judged() -> None:
+    retrieval = Retrieval(10)
+    assert (retrieval.successors == -1).all()
+    best = np.array([[3, 4, 5, 6], [1, 2, 3, 4]])
+    retrieval.remember(np.array([7, 8]), best)
+    assert retrieval.successors[7].tolist() == best[0].tolist()
+    before = retrieval.successor_shares.copy()
+    for _ in range(50):
+        retrieval.observe(np.array([7]), np.array([4]), np.array([0.5]), np.array([True]), np.empty(0, np.int64), 0)
+    assert retrieval.successor_shares[1] > before[1] > retrieval.successor_shares[0]
+    assert len(retrieval.successor_shares) == NUM_SUCCESSORS
+
+
+def test_a_path_is_judged_as_far_as_it_was_followed() -> None:
+    retrieval = Retrieval(10)
+    path, chosen = np.array([1, 2, 3]), np.array([1, 5, 3])
+    before = retrieval.path_shares(2, 3)
+    for _ in range(50):
+        retrieval.observe(np.array([0, 1, 2]), chosen, np.ones(3), np.ones(3, np.bool_), path, 2)
+    after = retrieval.path_shares(2, 3)
+    assert after[0] > before[0]
+    assert after[1] < before[1]
+    assert after[2] == before[2], "what was not reached is not judged"

@@ -1,0 +1,53 @@
+"""The engine on the ice store: with a budget of the whole context plain decoding to the token, below it a function of the prompt alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from reference import random_drafter
+
+from hoarfrost import Engine, SamplingParams, TreeConfig
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.engine import rounds
+
+PROMPTS = [[index * 7 % 250 + 4 for index in range(90)], [5, 6, 7], [index * 11 % 250 + 4 for index in range(64)]]
+PARAMS = SamplingParams(max_new_tokens=20, ignore_eos=True)
+TREE = TreeConfig(budget=8)
+
+
+def load(folder: str, cache: IceConfig | None) -> Engine:
+    engine = Engine.load(folder, dtype="float32", device="cpu", cache=cache)
+    engine.drafter = random_drafter(engine.target)
+    return engine
+
+
+def tokens_of(engine: Engine, prompts: list[list[int]], tree: TreeConfig) -> list[list[int]]:
+    return [completion.token_ids for completion in engine.generate(prompts, PARAMS, tree=tree)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("index", ["ice", "exact"])
+def test_budget_of_the_whole_context_decodes_as_the_dense_store(architecture: str, index: str, model_folder: Callable[[str], str]) -> None:
+    folder = model_folder(architecture)
+    expected = tokens_of(load(folder, None), PROMPTS, TreeConfig.autoregressive())
+    engine = load(folder, IceConfig(budget=512, num_sinks=2, window=16, page_size=4, index=index))
+    for tree in (TreeConfig.autoregressive(), TREE, TreeConfig.chain()):
+        assert tokens_of(engine, PROMPTS, tree) == expected
+
+
+@pytest.mark.parametrize("index", ["ice", "quest"])
+def test_trees_and_batches_decode_as_one_by_one_while_nothing_leaves_the_window(
+    index: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PREFILL_CHUNK", 30)
+    window = IceConfig(budget=64, num_sinks=2, window=44, page_size=4, index=index)
+    engine = load(model_folder("qwen3"), window)
+    # 44 rows of the window and 46 in pages behind the first prompt, of which 18 may be fetched; 20 new rows would make pages leave.
+    params = SamplingParams(max_new_tokens=4, ignore_eos=True)
+    prompt = PROMPTS[0][:86]
+    alone = engine.generate([prompt], params, tree=TreeConfig.autoregressive())[0].token_ids
+    engine.drafter = random_drafter(engine.target, told=prompt + alone)
+    assert engine.generate([prompt], params, tree=TREE)[0].token_ids == alone
+    engine.drafter = random_drafter(engine.target)
+    assert tokens_of(engine, PROMPTS, TREE) == [tokens_of(engine, [one], TREE)[0] for one in PROMPTS], "neighbours change nothing"

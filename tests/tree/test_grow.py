@@ -1,0 +1,129 @@
+"""Growing trees under calibration, with other sources of guesses and path-conditional candidates: the native builder against its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tree.random_trees import assert_equal_trees, assert_well_formed
+
+from hoarfrost.native import TreeHints
+from hoarfrost.tree import Candidates, Transitions, grow_trees
+from hoarfrost.tree.plain import PlainHints, grow_tree_plain
+
+VOCAB_SIZE = 12
+
+
+@st.composite
+def random_candidates(draw: st.DrawFn) -> Candidates:
+    """Candidates with and without predecessors; distinct probabilities, so that rounding decides no order."""
+    horizon, num_ranks = draw(st.integers(0, 4)), draw(st.integers(1, 6))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    token_ids = np.stack([random.permutation(VOCAB_SIZE)[:num_ranks] for _ in range(horizon)]) if horizon else np.empty((0, num_ranks), int)
+    if draw(st.booleans()):
+        log_probs = np.log(random.dirichlet(np.ones(num_ranks + 1), (horizon, num_ranks))[..., :num_ranks]).astype(np.float32)
+        return Candidates.from_transitions(Transitions(token_ids.astype(np.int64), log_probs))
+    log_probs = np.sort(np.log(random.dirichlet(np.ones(num_ranks + 1), horizon)[:, :num_ranks]), axis=1)[:, ::-1].astype(np.float32)
+    return Candidates(np.ascontiguousarray(log_probs[:, None]), token_ids[:, None].astype(np.int64))
+
+
+@st.composite
+def random_hints(draw: st.DrawFn) -> PlainHints:
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    calibration = None
+    if draw(st.booleans()):
+        calibration = np.stack((random.uniform(0.3, 2, (2, 5)), random.normal(0, 1, (2, 5)))).astype(np.float32)
+    length = draw(st.integers(0, 6))
+    successors = None
+    if draw(st.booleans()):
+        successors = np.stack([random.permutation(VOCAB_SIZE)[:3] for _ in range(VOCAB_SIZE)]).astype(np.int32)
+        successors[random.random((VOCAB_SIZE, 3)) < 0.3] = -1
+    return PlainHints(
+        calibration,
+        random.integers(0, VOCAB_SIZE, length).tolist(),
+        random.uniform(0, 0.9, length).astype(np.float32).tolist(),
+        successors,
+        [] if successors is None else random.uniform(0, 0.3, 3).astype(np.float32).tolist(),
+        draw(st.integers(0, 8)),
+    )
+
+
+def native_hints(hints: Sequence[PlainHints]) -> TreeHints:
+    """The hints of a batch; calibration and successors are those of the first, as they are shared."""
+    first = hints[0]
+    return TreeHints(
+        first.calibration,
+        [np.array(one.path, np.int64) for one in hints],
+        [np.array(one.path_shares, np.float32) for one in hints],
+        first.successors,
+        None if first.successors is None else np.array(first.successor_shares, np.float32),
+        [one.max_depth for one in hints],
+    )
+
+
+@settings(max_examples=200)
+@given(random_candidates(), random_hints(), st.integers(0, 30))
+def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int) -> None:
+    [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
+    tree, log_probs = grow_tree_plain(candidates, 3, budget, hints)
+    assert_well_formed(grown.tree)
+    assert_equal_trees(grown.tree, tree)
+    np.testing.assert_allclose(grown.log_probs, log_probs, atol=1e-5)
+
+
+@settings(max_examples=50)
+@given(random_candidates(), random_hints(), st.integers(1, 30))
+def test_a_row_is_no_likelier_than_its_parent_and_siblings_differ(candidates: Candidates, hints: PlainHints, budget: int) -> None:
+    [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
+    tree = grown.tree
+    assert (grown.log_probs[1:] <= grown.log_probs[tree.parents[1:]] + 1e-6).all()
+    pairs = set(zip(tree.parents.tolist(), tree.token_ids.tolist(), strict=True))
+    assert len(pairs) == tree.num_rows
+
+
+@settings(max_examples=30)
+@given(st.lists(random_candidates(), min_size=2, max_size=4), st.integers(1, 20))
+def test_a_batch_is_its_sequences(batch: list[Candidates], budget: int) -> None:
+    shared = Candidates.none()
+    if len({one.places is None for one in batch if one.horizon}) > 1:  # one drafter gives one kind
+        batch = [one if one.places is None else shared for one in batch]
+    grown = grow_trees(batch, list(range(len(batch))), budget)
+    for index, one in enumerate(batch):
+        assert_equal_trees(grown[index].tree, grow_tree_plain(one, index, budget)[0])
+
+
+def test_the_spine_is_never_behind_where_the_drafter_put_it() -> None:
+    """A calibration that has lost all trust in the second depth on the spine still lets the greedy chain in."""
+    log_probs = np.log(np.array([[[0.9, 0.05]], [[0.9, 0.05]]], np.float32))
+    candidates = Candidates(log_probs, np.array([[[1, 2]], [[3, 4]]]))
+    calibration = np.ones((2, 2, 2), np.float32)
+    calibration[1] = 0
+    calibration[1, 0, 1] = -8
+    [grown] = grow_trees([candidates], [0], 2, TreeHints(calibration))
+    assert grown.tree.token_ids.tolist() == [0, 1, 3]
+    assert grown.log_probs[2] < -4, "and says what it is worth"
+
+
+def test_retrieval_alone_makes_a_tree() -> None:
+    hints = PlainHints(path=[5, 6, 7], path_shares=[0.5, 0.5, 0.5], max_depth=2)
+    [grown] = grow_trees([Candidates.none()], [4], 10, native_hints([hints]))
+    assert grown.tree.token_ids.tolist() == [4, 5, 6], "as deep as allowed"
+    assert np.exp(grown.log_probs).tolist() == pytest.approx([1, 0.5, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("hints", "message"),
+    [
+        ({"calibration": np.ones((2, 2, 1), np.float32)}, "every depth"),
+        ({"paths": [np.zeros(2, np.int64)], "path_shares": [np.zeros(1, np.float32)], "max_depths": [3]}, "needs a share"),
+        ({"paths": [np.zeros(1, np.int64)], "path_shares": [np.zeros(1, np.float32)]}, "greatest depth"),
+        ({"successors": np.zeros((3, 2), np.int32)}, "needs a share"),
+    ],
+)
+def test_hints_that_do_not_fit_are_refused(hints: dict[str, object], message: str) -> None:
+    candidates = Candidates(np.zeros((2, 1, 1), np.float32), np.zeros((2, 1, 1), np.int64))
+    with pytest.raises(ValueError, match=message):
+        grow_trees([candidates], [0], 3, TreeHints(**hints))  # type: ignore[arg-type]
