@@ -37,8 +37,8 @@ template <class Stored>
 HOARFROST_INLINE void rotate_head(float* head, const float* norm, size_t head_dim, float eps, const float* cos, const float* sin, Stored* out) {
     if (norm != nullptr) norm_row(head, norm, head_dim, eps, head);
     const size_t half = head_dim / 2;
-    for (size_t i = 0; i < half; ++i) assign(out[i], head[i] * cos[i] + head[i + half] * sin[i]);
-    for (size_t i = half; i < head_dim; ++i) assign(out[i], head[i] * cos[i] + head[i - half] * sin[i]);
+    for (size_t i = 0; i < half; ++i) assign(out[i], head[i] * cos[i] - head[i + half] * sin[i]);
+    for (size_t i = 0; i < half; ++i) assign(out[i + half], head[i + half] * cos[i] + head[i] * sin[i]);
 }
 
 // gate [width] becomes silu(gate) * up, with up behind it.
@@ -81,7 +81,7 @@ struct HeadsWriter {
 
     HOARFROST_INLINE void write(float* projected, size_t row) const {
         const size_t dim = shape.head_dim;
-        const float *cos = tables.cos + row * dim, *sin = tables.sin + row * dim;
+        const float *cos = tables.cos + row * (dim / 2), *sin = tables.sin + row * (dim / 2);
         for (size_t head = 0; head < shape.num_heads + shape.num_kv_heads; ++head, projected += dim) {
             const bool is_query = head < shape.num_heads;
             Stored* out = is_query ? queries + (head * num_rows + row) * dim : keys + ((head - shape.num_heads) * num_rows + row) * dim;

@@ -22,7 +22,7 @@ struct LayerWeights {
     std::shared_ptr<Matrix<Weight>> qkv, output, gate_up, down;  // the last two are null where something else is the feed-forward network
 };
 
-// cos and signed sine [num_rows, head_dim] (the sine's first half negated).
+// Cosine and sine [num_rows, head_dim / 2] of the angles; entry i of a head turns with entry i + head_dim / 2.
 struct RotaryTables {
     const float *cos, *sin;
 };

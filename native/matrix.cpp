@@ -157,6 +157,29 @@ HOARFROST_INLINE void run_panels(const Problem& problem, const Weight* panels, s
     }
 }
 
+// Spelled out, not `run_with`: each instruction set has its own number of lanes, and these bodies are too large to compile in vain.
+#if HOARFROST_X86
+template <class Weight>
+HOARFROST_AVX2 void run_panels_avx2(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
+    run_panels<8>(problem, panels, first_panel, last_panel);
+}
+
+template <class Weight>
+HOARFROST_AVX512 void run_panels_avx512(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
+    run_panels<16>(problem, panels, first_panel, last_panel);
+}
+#endif
+
+template <class Weight>
+void run_panels_with(InstructionSet instruction_set, const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
+#if HOARFROST_X86
+    if (instruction_set == InstructionSet::avx512) return run_panels_avx512(problem, panels, first_panel, last_panel);
+    if (instruction_set == InstructionSet::avx2) return run_panels_avx2(problem, panels, first_panel, last_panel);
+#endif
+    (void)instruction_set;
+    run_panels<8>(problem, panels, first_panel, last_panel);
+}
+
 // Where entry (output, input) of a matrix lies in its panels: bfloat16 alternates between the two registers.
 template <class Weight>
 size_t place_in_panels(size_t output, size_t input, size_t num_inputs, size_t lanes) {
@@ -202,14 +225,8 @@ template <class Weight>
 void Matrix<Weight>::multiply(const FloatRows& rows, float* out, size_t out_stride, Onto onto, size_t num_threads) const {
     const Problem problem{bias_.empty() ? nullptr : bias_.data(), num_inputs_, num_outputs_, rows, out, out_stride, onto};
     const size_t work_per_panel = std::max<size_t>(1, rows.count * num_inputs_ * panel_width());
-    split_among_team(num_threads, num_panels_, (least_work + work_per_panel - 1) / work_per_panel, [&](size_t first, size_t last) {
-        run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA {
-            if (instruction_set_ == InstructionSet::avx512)
-                run_panels<16>(problem, panels_.get(), first, last);
-            else
-                run_panels<8>(problem, panels_.get(), first, last);
-        });
-    });
+    split_among_team(num_threads, num_panels_, (least_work + work_per_panel - 1) / work_per_panel,
+                     [&](size_t first, size_t last) { run_panels_with(instruction_set_, problem, panels_.get(), first, last); });
 }
 
 template class Matrix<float>;

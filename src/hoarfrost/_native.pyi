@@ -95,3 +95,118 @@ def attend_pages_bfloat16(
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None: ...
+
+class MatrixFloat32:
+    def __init__(
+        self, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None
+    ) -> None: ...
+    @property
+    def num_outputs(self) -> int: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None: ...
+
+class DecoderLayerFloat32:
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        input_norm: NDArray[np.float32],
+        head_norm: NDArray[np.float32] | None,
+        post_norm: NDArray[np.float32],
+        qkv: MatrixFloat32,
+        output: MatrixFloat32,
+        gate_up: MatrixFloat32 | None,
+        down: MatrixFloat32 | None,
+    ) -> None: ...
+    def project(
+        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
+    ) -> None: ...
+    def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
+    def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
+
+class MatrixBFloat16:
+    def __init__(
+        self, weight: NDArray[np.uint16], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None
+    ) -> None: ...
+    @property
+    def num_outputs(self) -> int: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None: ...
+
+class DecoderLayerBFloat16:
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        input_norm: NDArray[np.float32],
+        head_norm: NDArray[np.float32] | None,
+        post_norm: NDArray[np.float32],
+        qkv: MatrixBFloat16,
+        output: MatrixBFloat16,
+        gate_up: MatrixBFloat16 | None,
+        down: MatrixBFloat16 | None,
+    ) -> None: ...
+    def project(
+        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
+    ) -> None: ...
+    def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
+    def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
+def attend_dense_float32(
+    queries: int,
+    query_head_stride: int,
+    query_row_stride: int,
+    keys: int,
+    values: int,
+    kv_head_stride: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    num_rows: int,
+    num_keys: int,
+    visible: int,
+    is_causal: bool,
+    scale: float,
+    out: int,
+    num_threads: int,
+    /,
+) -> None: ...
+def attend_dense_bfloat16(
+    queries: int,
+    query_head_stride: int,
+    query_row_stride: int,
+    keys: int,
+    values: int,
+    kv_head_stride: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    num_rows: int,
+    num_keys: int,
+    visible: int,
+    is_causal: bool,
+    scale: float,
+    out: int,
+    num_threads: int,
+    /,
+) -> None: ...
+def copy_rows(
+    source: int,
+    source_head_stride: int,
+    source_row_stride: int,
+    target: int,
+    target_head_stride: int,
+    num_heads: int,
+    num_rows: int,
+    row_bytes: int,
+    /,
+) -> None: ...

@@ -10,6 +10,7 @@ from reference import plain_attention as plain
 from torch import Tensor
 
 from hoarfrost.cache import attention
+from hoarfrost.native.decoder import attend_dense
 
 
 def random_case(
@@ -57,3 +58,48 @@ def test_the_caller_keeps_its_queries() -> None:
     before = queries.clone()
     attention.attend_tail(queries, keys, values, ~square, 0.5)
     assert torch.equal(queries, before)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@settings(max_examples=40, deadline=None)
+@given(
+    heads=st.sampled_from([(4, 2), (6, 2), (3, 3), (8, 1)]),
+    head_dim=st.sampled_from([8, 16, 40, 64]),
+    num_rows=st.integers(1, 20),
+    num_past=st.integers(0, 300),
+    kind=st.sampled_from(["all", "causal", "mask"]),
+)
+def test_native_equals_plain(
+    dtype: torch.dtype, tolerance: float, heads: tuple[int, int], head_dim: int, num_rows: int, num_past: int, kind: str
+) -> None:
+    torch.manual_seed(num_rows * 1000 + num_past)
+    queries = torch.randn(num_rows, heads[0], head_dim).to(dtype).transpose(0, 1)
+    keys, values = (torch.randn(heads[1], num_past + num_rows + 5, head_dim).to(dtype)[:, : num_past + num_rows] for _ in range(2))
+    square = torch.ones(num_rows, num_rows, dtype=torch.bool)
+    if kind != "all":
+        square = square.tril() if kind == "causal" else (torch.rand(num_rows, num_rows) < 0.4).fill_diagonal_(True)
+    got = attend_dense(queries, keys, values, square if kind == "mask" else kind, 0.3)
+    mask = torch.cat([torch.ones(num_rows, num_past, dtype=torch.bool), square], 1)
+    torch.testing.assert_close(got.double(), plain(queries, keys, values, mask, 0.3), atol=tolerance, rtol=tolerance)
+
+
+def test_native_survives_large_scores_and_long_pasts() -> None:
+    """Scores of several hundred, and more keys than the scores of all rows at once have room for."""
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(6, 9, 16) * 30, torch.randn(2, 5009, 16) * 10, torch.randn(2, 5009, 16)
+    got = attend_dense(queries, keys, values, "causal", 1.0)
+    mask = torch.ones(9, 5009, dtype=torch.bool).tril(5000)
+    torch.testing.assert_close(got.double(), plain(queries, keys, values, mask, 1.0), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tree_row_has_the_bits_of_its_path(dtype: torch.dtype) -> None:
+    """Hidden rows between the visible ones change nothing: the same keys in the same order give the same bits."""
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(6, 9, 32).to(dtype), torch.randn(2, 109, 32).to(dtype), torch.randn(2, 109, 32).to(dtype)
+    square = (torch.rand(9, 9) < 0.5).tril().fill_diagonal_(True)
+    together = attend_dense(queries, keys, values, square, 0.2)
+    for row in range(9):
+        seen = torch.cat([torch.arange(100), 100 + square[row].nonzero()[:, 0]])
+        alone = attend_dense(queries[:, row : row + 1], keys[:, seen], values[:, seen], "all", 0.2)
+        assert torch.equal(alone[0], together[row])

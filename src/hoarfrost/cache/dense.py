@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hoarfrost.cache.attention import PREFILL_ROWS, attend_all, attend_causal, attend_tail, attend_with_mask
 from hoarfrost.cache.store import Visibility
+from hoarfrost.native.decoder import attend_dense, can_attend
 
 
 class DenseStore:
@@ -59,6 +60,8 @@ class DenseStore:
             first = max(0, self._length - window + 1)  # nothing before it is visible to any of the rows
             mask = self._full_mask(visible, num_rows, end - first, window)
             return attend_with_mask(queries, keys[:, first:], values[:, first:], mask, scale)
+        if num_rows < PREFILL_ROWS and can_attend(queries):
+            return attend_dense(queries, keys, values, visible, scale)
         if num_rows == 1 or (isinstance(visible, str) and visible == "all"):
             return attend_all(queries, keys, values, scale)
         if isinstance(visible, str) and self._length == 0:
@@ -67,6 +70,9 @@ class DenseStore:
             return attend_with_mask(queries, keys, values, self._full_mask(visible, num_rows, end, None), scale)
         hidden = ~self._square(visible, num_rows)
         return attend_tail(queries, keys, values, hidden, scale)
+
+    def start_decoding(self) -> None:
+        pass
 
     def commit(self, rows: Sequence[int]) -> None:
         in_place = 0

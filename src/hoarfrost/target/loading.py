@@ -13,6 +13,8 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
 from hoarfrost.native.linear import pack_linears
+from hoarfrost.target.blocks import Stack
+from hoarfrost.target.fusing import fuse
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
@@ -96,8 +98,8 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
         raise InvalidInput(f"{name} uses {rope_type!r} rotary scaling, whose keys change with the length of the call; it is not supported.")
 
 
-def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Loads the weights with the packed attention in place, ready for inference."""
+def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Stack]:
+    """Loads the weights and gives them, ready for inference, to the fastest stack; the model keeps what that does not take."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -106,9 +108,10 @@ def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: 
     except OSError as error:
         raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
     model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
+    stack = fuse(model)
     use_fused_norms(model)
     pack_linears(model)
-    return model
+    return model, stack
 
 
 def load_tokenizer(name: str) -> Any:

@@ -6,7 +6,7 @@ store, which knows its past and which of the new rows may see each other. Prompt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,22 @@ class PackedRows:
         return cls(rows[:1], rows[1:], tuple(segments))
 
 
+def attend_segments(packed: PackedRows, layer: int, scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Attention of all packed rows in `layer`: `queries [H, N, D]`, `keys` and `values [Hkv, N, D]` -> `[N, H * D]`."""
+
+    def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        outputs = []
+        for segment in packed.segments:
+            rows = slice(segment.start, segment.stop)
+            whole = segment.stop - segment.start == queries.shape[1]
+            own = (queries, keys, values) if whole else (queries[:, rows], keys[:, rows], values[:, rows])
+            segment.store.append(layer, own[1], own[2])
+            outputs.append(segment.store.attend(layer, own[0], segment.visible, scale=scale))
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(1)
+
+    return attend
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -73,11 +89,6 @@ def packed_attention(
     packed: PackedRows,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function registered with transformers: `query [1, H, N, D]`, `key` and `value [1, Hkv, N, D]` -> `[1, N, H, D]`."""
+    """The attention function registered with transformers: `query [1, H, N, D]`, `key` and `value [1, Hkv, N, D]` -> `[1, N, H * D]`."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    outputs = []
-    for segment in packed.segments:
-        rows = slice(segment.start, segment.stop)
-        segment.store.append(layer, key[0, :, rows], value[0, :, rows])
-        outputs.append(segment.store.attend(layer, query[0, :, rows], segment.visible, scale=scaling))
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+    return attend_segments(packed, layer, scaling)(query[0], key[0], value[0])[None], None

@@ -1,8 +1,8 @@
 """The target: a transformers causal language model, run over packed rows.
 
-Only the decoder stack is taken from transformers (embedding, rotary table, layers, final norm, head); its caches and its mask building are
-not used, because each sequence's store holds and masks its own rows. The hidden states that a drafter reads are picked up between layers,
-and the head runs over the rows that somebody reads.
+Weights and their meaning are transformers'; its caches and its mask building are not used, because each sequence's store holds and masks
+its own rows, and its layers only where ours do not know the model (`blocks`). The hidden states that a drafter reads are picked up between
+layers, and the head runs over the rows that somebody reads.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hoarfrost.cache import DenseStore
+from hoarfrost.cache import DenseStore, Store
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.target.blocks import Stack, StockStack
 from hoarfrost.target.loading import load_config, load_model, load_tokenizer, pick_device, pick_dtype
 from hoarfrost.target.packed import PackedRows
 
 
 class Target:
-    """A loaded model with what the rest of the engine needs to know of it."""
+    """A loaded model with what the rest of the engine needs to know of it. Without a `stack` it runs the model's own layers."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, stack: Stack | None = None) -> None:
         config = model.config
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.num_layers: int = config.num_hidden_layers
@@ -36,19 +38,20 @@ class Target:
         self.device: torch.device = self.embed.weight.device
         self.dtype: torch.dtype = self.embed.weight.dtype
         self.eos_token_ids = end_token_ids(model, tokenizer)
-        self._decoder: Any = model.base_model
+        self._stack: Stack = stack or StockStack(model.base_model)
 
     @classmethod
     def load(cls, name: str, *, dtype: str = "auto", device: str = "auto") -> Target:
         """Loads a folder, a hub id or a shipped alias. Raises `InvalidInput` for what cannot be found or is not served exactly."""
         place = pick_device(device)
         config = load_config(name)
-        model = load_model(name, config, pick_dtype(dtype, place), place)
-        return cls(model, load_tokenizer(name), name)
+        model, stack = load_model(name, config, pick_dtype(dtype, place), place)
+        return cls(model, load_tokenizer(name), name, stack)
 
-    def new_store(self, capacity: int = 256) -> DenseStore:
-        """An empty store for one sequence."""
-        return DenseStore(self.num_layers, self.num_kv_heads, self.head_dim, dtype=self.dtype, device=self.device, capacity=capacity)
+    def new_store(self, capacity: int = 256, cache: IceConfig | None = None) -> Store:
+        """An empty store for one sequence: the dense one, or that of `cache`."""
+        make = DenseStore if cache is None else cache.new_store
+        return make(self.num_layers, self.num_kv_heads, self.head_dim, dtype=self.dtype, device=self.device, capacity=capacity)
 
     @torch.inference_mode()
     def forward(self, rows: PackedRows, taps: Sequence[int] = ()) -> tuple[Tensor, Tensor | None]:
@@ -57,15 +60,7 @@ class Target:
         Returns the hidden states after the final norm, `[N, H]`, and the outputs of the decoder layers in `taps` side by side,
         `[N, len(taps) * H]` (DFlash, arXiv 2602.06036; layer 0 is the first).
         """
-        hidden = self._decoder.embed_tokens(rows.token_ids)
-        rotary = self._decoder.rotary_emb(hidden, position_ids=rows.positions)
-        tapped: dict[int, Tensor] = {}
-        for index, layer in enumerate(self._decoder.layers):
-            hidden = layer(hidden, position_embeddings=rotary, position_ids=rows.positions, packed=rows)
-            if index in taps:
-                tapped[index] = hidden[0]
-        features = torch.cat([tapped[index] for index in taps], dim=-1) if taps else None
-        return self._decoder.norm(hidden)[0], features
+        return self._stack(rows, taps)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

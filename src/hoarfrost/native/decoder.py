@@ -1,0 +1,156 @@
+"""Faces of the native decoder layer and of attention over a dense buffer; the kernels and their guarantees: native/decoder_layer.hpp,
+native/dense_attention.hpp.
+
+These run for every layer of every pass, so they check what a mistake in this package could get wrong (type, shape, contiguity) and hand
+addresses on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hoarfrost import _native
+from hoarfrost.native.linear import can_multiply, make_matrix, to_bits
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The heads of a decoder layer and the epsilon of its norms."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_eps: float
+
+
+@dataclass(frozen=True)
+class LayerTensors:
+    """One layer's weights, projections of one input stacked: q, k, v rows in `qkv`, gate and up rows in `gate_up`; biases likewise.
+
+    `head_norm [num_heads + num_kv_heads, head_dim]` is None where queries and keys are not normed, `gate_up` and `down` where something
+    else is the feed-forward network.
+    """
+
+    input_norm: Tensor
+    qkv: tuple[Tensor, Tensor | None]
+    head_norm: Tensor | None
+    output: tuple[Tensor, Tensor | None]
+    post_norm: Tensor
+    gate_up: tuple[Tensor, Tensor | None] | None
+    down: tuple[Tensor, Tensor | None] | None
+
+
+class NativeLayer:
+    """A decoder layer around its attention, on the CPU. Hidden states are float32; queries, keys, values are of the weights' type."""
+
+    def __init__(self, shape: LayerShape, tensors: LayerTensors) -> None:
+        self.shape, self.dtype = shape, tensors.qkv[0].dtype
+        self.has_feed_forward = tensors.down is not None
+        kind = _native.DecoderLayerBFloat16 if self.dtype == torch.bfloat16 else _native.DecoderLayerFloat32
+        norms = [
+            None if norm is None else to_bits(norm.float()).flatten().numpy()
+            for norm in (tensors.input_norm, tensors.head_norm, tensors.post_norm)
+        ]
+        matrices = [None if pair is None else make_matrix(*pair) for pair in (tensors.qkv, tensors.output, tensors.gate_up, tensors.down)]
+        self._layer = kind(shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.norm_eps, *norms, *matrices)
+        self._width = tensors.input_norm.shape[0]
+
+    @staticmethod
+    def can_run(weight: Tensor, head_dim: int) -> bool:
+        """Whether layers of weights like this one run fastest here."""
+        return can_multiply(weight) and head_dim % 2 == 0
+
+    def project(self, hidden: Tensor, cos: Tensor, sin: Tensor, num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[H, n, D]`, keys and values `[Hkv, n, D]` of `hidden [n, width]` at the angles of `cos, sin [n, D / 2]` (float32)."""
+        num_rows, shape = hidden.shape[0], self.shape
+        self._check(hidden, self._width, torch.float32)
+        self._check(cos, shape.head_dim // 2, torch.float32)
+        self._check(sin, shape.head_dim // 2, torch.float32)
+        assert cos.shape[0] == sin.shape[0] == num_rows
+        heads = torch.empty((shape.num_heads + 2 * shape.num_kv_heads, num_rows, shape.head_dim), dtype=self.dtype)
+        queries, keys, values = heads.split((shape.num_heads, shape.num_kv_heads, shape.num_kv_heads))
+        self._layer.project(
+            hidden.data_ptr(), num_rows, cos.data_ptr(), sin.data_ptr(), queries.data_ptr(), keys.data_ptr(), values.data_ptr(), num_threads
+        )
+        return queries, keys, values
+
+    def finish(self, mixed: Tensor, hidden: Tensor, num_threads: int) -> None:
+        """Takes `hidden [n, width]`, in place, to the layer's output; `mixed [n, H * D]` comes from attention."""
+        self._check_mixed(mixed, hidden)
+        self._layer.finish(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), num_threads)
+
+    def finish_attention(self, mixed: Tensor, hidden: Tensor, num_threads: int) -> Tensor:
+        """Adds the attention's output to `hidden`, in place, and returns its norm: the input of a feed-forward network from elsewhere."""
+        self._check_mixed(mixed, hidden)
+        normed = torch.empty_like(hidden)
+        self._layer.finish_attention(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), normed.data_ptr(), num_threads)
+        return normed
+
+    def _check_mixed(self, mixed: Tensor, hidden: Tensor) -> None:
+        self._check(hidden, self._width, torch.float32)
+        self._check(mixed, self.shape.num_heads * self.shape.head_dim, self.dtype)
+        assert mixed.shape[0] == hidden.shape[0]
+
+    @staticmethod
+    def _check(rows: Tensor, width: int, dtype: torch.dtype) -> None:
+        assert rows.dtype == dtype, rows.dtype
+        assert rows.ndim == 2, rows.shape
+        assert rows.shape[1] == width, rows.shape
+        assert rows.is_contiguous(), rows.stride()
+
+
+def can_attend(queries: Tensor) -> bool:
+    """Whether `attend_dense` takes queries like these."""
+    return queries.device.type == "cpu" and queries.dtype in DTYPES and queries.shape[-1] % 8 == 0
+
+
+def attend_dense(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | str, scale: float) -> Tensor:
+    """Attention `[n, H, D]` of `queries [H, n, D]` over `keys, values [Hkv, T, D]`, whose last n rows are the queries' own.
+
+    Of those each query sees what `visible` says: "all", "causal" (up to itself), or bool `[n, n]`; it sees all T - n before them. A row's
+    result depends, bit for bit, on its query and the keys it sees in their order, on nothing else. The plain twin is
+    `hoarfrost.cache.attention.attend_with_mask`.
+    """
+    num_heads, num_rows, head_dim = queries.shape
+    num_kv_heads, num_keys, _ = keys.shape
+    head_stride, row_stride, _ = queries.stride()
+    mask, is_causal = 0, False
+    if isinstance(visible, str):
+        is_causal = visible == "causal" and num_rows > 1
+    else:
+        visible = visible.contiguous()
+        assert visible.dtype == torch.bool
+        assert visible.shape == (num_rows, num_rows)
+        mask = visible.data_ptr()
+    assert keys.stride() == values.stride()
+    assert keys.stride(1) == head_dim
+    assert queries.stride(2) == keys.stride(2) == 1
+    assert queries.dtype == keys.dtype == values.dtype
+    assert num_heads % num_kv_heads == 0
+    out = torch.empty((num_rows, num_heads, head_dim), dtype=queries.dtype)
+    attend = _native.attend_dense_bfloat16 if queries.dtype == torch.bfloat16 else _native.attend_dense_float32
+    attend(
+        queries.data_ptr(), head_stride, row_stride, keys.data_ptr(), values.data_ptr(), keys.stride(0),
+        num_heads, num_kv_heads, head_dim, num_rows, num_keys, mask, is_causal, scale, out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def append_rows(target: Tensor, start: int, rows: Tensor) -> None:
+    """Copies `rows [Hkv, n, D]`, whose entries are contiguous, to the places from `start` on of `target [Hkv, capacity, D]`, on the CPU."""
+    num_heads, num_rows, head_dim = rows.shape
+    size = rows.element_size()
+    head_stride, row_stride, stride = rows.stride()
+    assert stride == 1
+    assert rows.dtype == target.dtype
+    assert target.stride(1) == head_dim
+    assert start + num_rows <= target.shape[1]
+    place = target.data_ptr() + start * head_dim * size
+    _native.copy_rows(
+        rows.data_ptr(), head_stride * size, row_stride * size, place, target.stride(0) * size, num_heads, num_rows, head_dim * size
+    )
