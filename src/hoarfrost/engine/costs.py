@@ -99,6 +99,7 @@ def describe(target: Target, drafter: Drafter | None) -> dict[str, Any]:
     return {
         "model_type": config["model_type"],
         "shape": shape,
+        "modules": sorted({type(module).__name__ for module in target.model.modules()}),  # a packed model is faster than its stock twin
         "drafter": None if drafter is None else [type(drafter).__name__, drafter.horizon, list(drafter.taps), drafter.name],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(target.dtype),
