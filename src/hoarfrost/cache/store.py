@@ -38,6 +38,10 @@ class Store(Protocol):
         """
         ...
 
+    def start_decoding(self) -> None:
+        """Ends the prompt: stores that attend to few rows do so from here on."""
+        ...
+
     def commit(self, rows: Sequence[int]) -> None:
         """Keeps the appended rows with these indices (increasing, the same for every layer) and drops the others."""
         ...
