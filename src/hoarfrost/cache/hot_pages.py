@@ -65,9 +65,12 @@ class HotPages:
         num_kv_heads, capacity = self._held.shape
         if num_pages <= capacity and self.buffer is not None:
             return
-        capacity = max(num_pages, capacity + capacity // 2, 1)
-        self.buffer = torch.zeros((num_kv_heads * capacity, *pool.shape[1:]), dtype=pool.dtype, device=self._device)
-        self._held = np.full((num_kv_heads, capacity), -1, np.int64)
+        grown = max(num_pages, capacity + capacity // 2, 1)
+        buffer = torch.zeros((num_kv_heads, grown, *pool.shape[1:]), dtype=pool.dtype, device=self._device)
+        if self.buffer is not None:
+            buffer[:, :capacity] = self.buffer.view(num_kv_heads, capacity, *pool.shape[1:])
+        self.buffer = buffer.flatten(0, 1)
+        self._held = np.pad(self._held, ((0, 0), (0, grown - capacity)), constant_values=-1)
 
 
 def _without_repeats(pages: NDArray[np.int64], slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,0 +1,184 @@
+"""Pages in files and on two tiers, the estimate for what was not fetched, and settings that cannot work."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cache.page_indexes import RandomIndex
+from torch import Tensor
+
+from hoarfrost.cache import page_pool
+from hoarfrost.cache.hot_pages import HotPages
+from hoarfrost.cache.ice import IceStore
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, PagePool
+from hoarfrost.errors import InvalidInput
+from hoarfrost.native.page_attention import PageLists
+
+SMALL = IceConfig(budget=26, num_sinks=2, window=8, page_size=4, index=RandomIndex)
+NUM_LAYERS, NUM_KV_HEADS, NUM_HEADS, HEAD_DIM = 2, 2, 4, 8
+
+
+def new_store(config: IceConfig) -> IceStore:
+    return config.new_store(NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, dtype=torch.float32, device="cpu")
+
+
+def feed(store: IceStore, num_rows: int, seed: int) -> Tensor:
+    """One pass of `num_rows` rows; returns what the layers attended to."""
+    random = torch.Generator().manual_seed(seed)
+    outputs = []
+    for layer in range(NUM_LAYERS):
+        keys, values = (torch.randn(NUM_KV_HEADS, num_rows, HEAD_DIM, generator=random) for _ in range(2))
+        store.append(layer, keys, values)
+        outputs.append(store.attend(layer, torch.randn(NUM_HEADS, num_rows, HEAD_DIM, generator=random), "causal", scale=0.5))
+    return torch.stack(outputs)
+
+
+def decode(store: IceStore, num_rounds: int, seed: int = 100) -> Tensor:
+    outputs = []
+    for step in range(num_rounds):
+        outputs.append(feed(store, 2, seed + step))
+        store.commit([0, 1])
+    return torch.stack(outputs)
+
+
+def prefilled(config: IceConfig) -> IceStore:
+    store = new_store(config)
+    feed(store, 90, 0)
+    store.commit(range(90))
+    store.start_decoding()
+    return store
+
+
+def test_pages_in_a_file_are_as_good_as_in_memory(tmp_path: Path) -> None:
+    in_file = prefilled(replace(SMALL, cold_tier=str(tmp_path)))
+    assert len(list(tmp_path.iterdir())) == NUM_LAYERS
+    assert torch.equal(decode(in_file, 12), decode(prefilled(SMALL), 12))
+    del in_file
+    assert not list(tmp_path.iterdir()), "the files go with the store"
+
+
+def test_a_full_disk_is_a_sentence_and_the_cache_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(SMALL, cold_tier=str(tmp_path))
+    twin, store = prefilled(config), prefilled(config)
+    real = os.posix_fallocate
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(page_pool.os, "posix_fallocate", full)
+    before = store.length
+    with pytest.raises(InvalidInput, match="No space left on device; free some space"):
+        decode(store, 200)
+    monkeypatch.setattr(page_pool.os, "posix_fallocate", real)
+    assert store.length > before
+    rounds = (store.length - before) // 2
+    decode(twin, rounds)
+    store.commit([])  # the window is as short again as it should be
+    assert torch.equal(decode(store, 5, seed=900), decode(twin, 5, seed=900)), "the round whose pages found no room still counts"
+
+
+def test_the_pool_hands_slots_out_and_takes_them_back() -> None:
+    pool = PagePool(4, 8, torch.float32, DeviceMemory(torch.device("cpu")))
+    first = pool.allocate(3)
+    pool.buffer[torch.from_numpy(first)] = 1.0
+    assert first.tolist() == [0, 1, 2]
+    second = pool.allocate(40)
+    assert len({*first.tolist(), *second.tolist()}) == 43 == pool.num_used
+    assert (pool.buffer[torch.from_numpy(first)] == 1.0).all(), "growing keeps what is there"
+    pool.release(second)
+    capacity = len(pool.buffer)
+    assert set(pool.allocate(40).tolist()) == set(second.tolist())
+    assert len(pool.buffer) == capacity
+
+
+def test_a_pool_that_cannot_grow_stays_as_it_is(tmp_path: Path) -> None:
+    pool = PagePool(4, 8, torch.float32, FileMemory(str(tmp_path)))
+    pool.allocate(3)
+    capacity = len(pool.buffer)
+    with pytest.raises(InvalidInput, match="could not grow"):
+        pool.allocate(1 << 50)
+    assert (len(pool.buffer), pool.num_used) == (capacity, 3)
+    with pytest.raises(InvalidInput, match="takes no file"):
+        FileMemory(str(tmp_path / "absent"))
+
+
+def test_hot_pages_fetch_only_what_is_missing() -> None:
+    pool = torch.randn(12, 2, 4, 8)
+    hot = HotPages(2, torch.device("cpu"))
+    cold_slots = np.arange(12).reshape(2, 6)
+
+    def fetch(*pages: list[list[int]]) -> None:
+        wanted = np.array(pages, np.int64)
+        slots = np.take_along_axis(cold_slots[:, None].repeat(wanted.shape[1], 1), np.maximum(wanted, 0), 2)
+        buffer, lists = hot.fetch(pool, wanted, PageLists(slots, (wanted >= 0).astype(np.int32) * 4))
+        seen = wanted >= 0
+        assert torch.equal(buffer[torch.from_numpy(lists.slots[seen])], pool[torch.from_numpy(slots[seen])])
+
+    fetch([[0, 1, 2]], [[3, -1, -1]])
+    assert hot.num_fetched == 4
+    fetch([[2, 5, 0]], [[3, 4, -1]])
+    assert hot.num_fetched == 6, "page 5 of one head and page 4 of the other"
+    fetch([[2, 5], [5, 1]], [[3, 0], [-1, 3]])
+    assert hot.num_fetched == 8, "a page that two rows want is fetched once"
+    pool[5] = 7.0
+    hot.forget(np.array([0]), np.array([5]))
+    fetch([[2, 5]], [[3, 4]])
+    assert hot.num_fetched >= 9, "a page that changed is fetched again"
+
+
+def test_the_estimate_brings_the_result_closer_to_full_attention() -> None:
+    def error(config: IceConfig) -> float:
+        store, full = new_store(config), new_store(replace(config, budget=400))
+        for one in (store, full):
+            feed(one, 400, 1)
+            one.commit(range(300))
+            one.start_decoding()
+        return float((decode(store, 10) - decode(full, 10)).norm())
+
+    config = IceConfig(budget=36, num_sinks=2, window=18, page_size=4, index="ice")
+    assert error(replace(config, estimate=True)) < 0.8 * error(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 40}, "does not hold 4 sinks, a window of 28 and one page of 16; give at least 48"),
+        ({"budget": 0}, "budget is 0"),
+        ({"budget": 64.5}, "budget is 64.5"),
+        ({"page_size": 0}, "page_size is 0"),
+        ({"window": 8}, "shorter than a page of 16"),
+        ({"reuse": 0}, "reuse is 0"),
+        ({"index": "annoy"}, "no index 'annoy'"),
+        ({"tree_queries": "some"}, "choose each or union"),
+        ({"cold_tier": "/nowhere/at/all"}, "neither 'memory' nor a folder"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        IceConfig(**settings)
+    assert IceConfig(budget=64).retrieved_rows == 32
+
+
+def test_other_refusals() -> None:
+    store = prefilled(SMALL)
+    with pytest.raises(InvalidInput, match="full attention only"):
+        store.attend(0, torch.randn(NUM_HEADS, 1, HEAD_DIM), "causal", scale=1.0, window=100)
+    for length in (-1, 91):
+        with pytest.raises(ValueError, match=f"to {length}"):
+            store.truncate(length)
+
+
+def test_every_byte_is_counted() -> None:
+    store = prefilled(replace(SMALL, index="ice", estimate=True))
+    bytes_by_tier = store.bytes_by_tier()
+    assert bytes_by_tier["cold"] >= store.num_paged * NUM_LAYERS * NUM_KV_HEADS * 2 * HEAD_DIM * 4
+    assert bytes_by_tier["index"] > 0
+    assert bytes_by_tier["hot"] < bytes_by_tier["cold"] + NUM_LAYERS * NUM_KV_HEADS * 200 * 2 * HEAD_DIM * 4
