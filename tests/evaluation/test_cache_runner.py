@@ -13,11 +13,11 @@ from hoarfrost.cache.baselines import SnapKVSelection
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation import cache_runner
 from hoarfrost.evaluation.cache_runner import CacheRunner, chunks, read_prompt, step
-from hoarfrost.evaluation.cache_variants import CacheVariant, new_store, plan_variants
+from hoarfrost.evaluation.cache_variants import CACHES, FULL, CacheVariant, new_store, plan_variants
 from hoarfrost.target import PackedRows
 
 PROMPT = [4 + (7 * index * index + 3 * index) % 250 for index in range(150)]
-VARIANTS = [CacheVariant("full"), CacheVariant("window", 64), CacheVariant("snapkv", 64), CacheVariant("oracle", 64)]
+VARIANTS = plan_variants(["full", "window", "snapkv", "oracle", "quest"], [64])
 
 
 @pytest.fixture
@@ -25,15 +25,16 @@ def engine(model_folder: Callable[[str], str]) -> Engine:
     return Engine.load(model_folder("qwen3"), dtype="float32", device="cpu")
 
 
+@torch.inference_mode()
 def alone(engine: Engine, variant: CacheVariant, fed: list[int], num_tokens: int, num_decoded: int = 0) -> list[int]:
     """The plain twin: one store, read and decoded as an engine does."""
     target = engine.target
     store = new_store(target, variant, 16)
     read = PROMPT[: len(PROMPT) - num_decoded]
-    for start in range(0, len(read), 40):
-        hidden, _ = target.forward(PackedRows.from_chunk(store, read[start : start + 40], target.device))
-        store.commit(range(min(40, len(read) - start)))
-    cache_runner.start_decoding(store)
+    for chunk in chunks(len(read)):
+        hidden, _ = target.forward(PackedRows.from_chunk(store, read[chunk.start : chunk.stop], target.device))
+        store.commit(range(len(chunk)))
+    store.start_decoding()
     logits = target.logits(hidden[-1:])
     for token in (*PROMPT[len(read) :], *fed):
         logits = step(target, [store], [token])
@@ -52,10 +53,16 @@ def test_answers_are_those_of_each_cache_alone(engine: Engine, fed: list[int], n
         assert answers[variant] == alone(engine, variant, fed, 12, num_decoded), variant
 
 
+def test_caches_do_not_touch_each_other(engine: Engine) -> None:
+    variants = plan_variants(CACHES, [64])
+    together = CacheRunner(engine.target, variants).answer(PROMPT, [30, 31], 12, num_decoded=20)
+    for variant in variants:
+        assert CacheRunner(engine.target, [variant]).answer(PROMPT, [30, 31], 12, num_decoded=20) == {variant: together[variant]}
+
+
 def test_the_full_cache_and_budgets_of_everything_answer_as_the_engine(engine: Engine) -> None:
     expected = engine.generate([PROMPT], SamplingParams(max_new_tokens=12))[0].token_ids
-    variants = [CacheVariant("full"), *(CacheVariant(cache, 400) for cache in ("window", "snapkv", "oracle"))]
-    answers = CacheRunner(engine.target, variants).answer(PROMPT, [], 12)
+    answers = CacheRunner(engine.target, plan_variants(CACHES, [400])).answer(PROMPT, [], 12)
     stripped = [token for token in expected if token not in engine.target.eos_token_ids]
     assert all(answer == stripped for answer in answers.values())
 
@@ -92,7 +99,7 @@ def test_filled_stores_hold_the_prompts_rows(engine: Engine) -> None:
 class TestVariants:
     def test_the_full_cache_comes_once(self) -> None:
         assert plan_variants(["full", "window"], [64, 128]) == [
-            CacheVariant("full"),
+            CacheVariant(FULL),
             CacheVariant("window", 64),
             CacheVariant("window", 128),
         ]

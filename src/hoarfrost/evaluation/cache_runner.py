@@ -8,7 +8,7 @@ queries; what `attend` returned for the others is known. From there on the store
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,15 +25,6 @@ CHUNK = 512
 NUM_OBSERVED = 64  # the prompt's last queries, which every store gets to see
 # Stores that decode side by side may hold this much together; a store counts as if it held every row in the fast memory.
 MAX_BYTES = 4 << 30
-
-
-@runtime_checkable
-class KnowsPrompt(Protocol):
-    """A store that attends to the prompt exactly and to fewer rows afterwards."""
-
-    def start_decoding(self) -> None:
-        """The prompt ends here."""
-        ...
 
 
 class PromptRows(DenseStore):
@@ -63,7 +54,7 @@ class PromptRows(DenseStore):
                 if chunk.stop == self.length:
                     store.attend(layer, queries, "causal", scale=scale)
             store.commit(range(len(chunk)))
-        start_decoding(store)
+        store.start_decoding()
 
 
 def chunks(num_rows: int) -> Iterator[range]:
@@ -73,12 +64,6 @@ def chunks(num_rows: int) -> Iterator[range]:
         stop = start + ((num_rows - start) % CHUNK or CHUNK)
         yield range(start, stop)
         start = stop
-
-
-def start_decoding(store: Store) -> None:
-    """Tells stores that want to know that the prompt ends here."""
-    if isinstance(store, KnowsPrompt):
-        store.start_decoding()
 
 
 def read_prompt(target: Target, token_ids: Sequence[int]) -> tuple[PromptRows, Tensor]:

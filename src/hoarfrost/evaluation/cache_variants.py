@@ -1,6 +1,7 @@
 """The caches that an evaluation compares: a name and a budget, and how the engine's store for them is made.
 
-The budget counts the committed rows that a query attends to per KV head, in every layer; `full` has none.
+The budget counts the committed rows that a query attends to per KV head, in every layer; `full` has none. Besides the baselines every index
+that `hoarfrost.cache.index` knows is a cache: the ice store with that index and its defaults otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from hoarfrost.cache import Store
 from hoarfrost.cache.baselines import OracleSelection, SelectingStore, Selection, SnapKVSelection, WindowSelection
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.cache.index import INDEXES
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ def _selecting(selection: Callable[[int], Selection]) -> StoreMaker:
 
 def _paged(index: str) -> StoreMaker:
     def make(target: Target, budget: int, capacity: int) -> Store:
-        from hoarfrost.cache.ice_config import IceConfig
-
         shape = (target.num_layers, target.num_kv_heads, target.head_dim)
         return IceConfig(budget=budget, index=index).new_store(*shape, dtype=target.dtype, device=target.device, capacity=capacity)
 
@@ -41,22 +42,17 @@ def _paged(index: str) -> StoreMaker:
 FULL = "full"
 BUDGETED: dict[str, StoreMaker] = {
     "window": _selecting(WindowSelection),
-    "quest": _paged("quest"),
     "snapkv": _selecting(SnapKVSelection),
     "oracle": _selecting(OracleSelection),
-    "dci": _paged("dci"),
-    "ice": _paged("ice"),
+    **{index: _paged(index) for index in INDEXES},
 }
 CACHES = (FULL, *BUDGETED)
-CACHE_TITLES: dict[str, str] = {
-    FULL: "full",
-    "window": "window",
-    "quest": "Quest",
-    "snapkv": "SnapKV",
-    "oracle": "oracle",
-    "dci": "DCI",
-    "ice": "ice",
-}
+TITLES = {"snapkv": "SnapKV", "quest": "Quest", "dci": "DCI"}
+
+
+def cache_title(cache: str) -> str:
+    """The name of a cache for people."""
+    return TITLES.get(cache, cache)
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,6 @@ class CacheVariant:
 
     cache: str
     budget: int | None = None
-
-    @property
-    def label(self) -> str:
-        return CACHE_TITLES[self.cache] + ("" if self.budget is None else f" {self.budget}")
 
 
 def plan_variants(caches: Sequence[str], budgets: Sequence[int]) -> list[CacheVariant]:

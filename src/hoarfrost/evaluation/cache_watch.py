@@ -64,6 +64,9 @@ class WatchedStore:
             self._sums[layer] = self._sums.get(layer, torch.zeros_like(caught)) + caught
         return out
 
+    def start_decoding(self) -> None:
+        self._store.start_decoding()
+
     def commit(self, rows: Sequence[int]) -> None:
         self._store.commit(rows)
         for layer, keys in self._new.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hoarfrost.evaluation.cache_summary import AVERAGE
-from hoarfrost.evaluation.cache_variants import CACHE_TITLES
+from hoarfrost.evaluation.cache_variants import cache_title
 from hoarfrost.evaluation.report import TextTable
 
 Summary = dict[str, Any]
@@ -50,7 +50,7 @@ def run_caption(result: dict[str, Any]) -> str:
 
 
 def variant_cells(row: Summary) -> tuple[str, str]:
-    return CACHE_TITLES[row["cache"]], "all" if row["budget"] is None else str(row["budget"])
+    return cache_title(row["cache"]), "all" if row["budget"] is None else str(row["budget"])
 
 
 def percent(share: float | None) -> str:
