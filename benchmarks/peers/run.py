@@ -104,7 +104,7 @@ def describe(arguments: argparse.Namespace, prompts: list[Prompt], peers: list[P
         "commit": describe_commit(),
         "settings": {
             "model": arguments.model,
-            "drafter": str(arguments.drafter or ("shipped" if arguments.model in SHIPPED else None)),
+            "drafter": str(arguments.drafter or (arguments.model if arguments.model in SHIPPED else None)),
             "max_new_tokens": arguments.max_new_tokens,
             "num_threads": arguments.threads,
             "dtype": arguments.dtype,

@@ -10,11 +10,12 @@ import pytest
 from fake_engine import SECONDS_PER_ROUND, TOKENS_PER_ROUND, FakeEngine
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, first_difference, make_result, make_trees
+from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, drafter_name, first_difference, make_result, make_trees
 from hoarfrost.evaluation.decode_modes import MODES, mode_label
 from hoarfrost.evaluation.decode_records import Journal, PromptOutcome
 from hoarfrost.evaluation.decode_summary import summarise
 from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.models import SHIPPED
 from hoarfrost.tree import TreeConfig
 
 NUM_TOKENS = 41
@@ -149,6 +150,10 @@ class TestFigures:
         outcomes = bench(FakeEngine(), DecodeSettings(max_new_tokens=1)).run(PROMPTS)
         for summary in summarise(r for o in outcomes for r in o.records):
             assert (summary.tokens, summary.tau, summary.speedup) == (len(PROMPTS), 0.0, None)
+
+    def test_a_shipped_drafter_goes_by_its_alias(self) -> None:
+        assert drafter_name(str(SHIPPED["tiny"].drafter)) == "tiny"
+        assert drafter_name("z-lab/Qwen3-8B-DFlash-b16") == "z-lab/Qwen3-8B-DFlash-b16"
 
     def test_first_difference(self) -> None:
         assert first_difference([1, 2], [1, 2]) is None

@@ -1,4 +1,4 @@
-"""Writes a Qwen2 or Qwen3 checkpoint as a GGUF file, in float32 or bfloat16, with numpy and the `gguf` package alone.
+"""Writes a Llama, Mistral, Qwen2 or Qwen3 checkpoint as a GGUF file, in float32 or bfloat16, with numpy and the `gguf` package alone.
 
 Matrices are written in the type asked for, norms and biases in float32, as llama.cpp expects them. The vocabulary of a byte-level BPE
 tokenizer goes along, for llama.cpp cannot decode without one; prompts are handed over as ids, so how text is split does not matter here.
@@ -15,7 +15,12 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-ARCHITECTURES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "mistral": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
 STORED_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -35,6 +40,8 @@ def export(model: Path, out: Path, dtype: str) -> None:
         new_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new_name is None:
             raise ValueError(f"GGUF has no name for the tensor {name}")
+        if architecture == gguf.MODEL_ARCH.LLAMA and name.endswith(("q_proj.weight", "k_proj.weight")):
+            weights = interleave_halves(weights, head_dim(config))
         if dtype == "bfloat16" and weights.ndim == 2:
             data = gguf.quantize(weights, gguf.GGMLQuantizationType.BF16)
             writer.add_tensor(new_name, data, raw_dtype=gguf.GGMLQuantizationType.BF16)
@@ -47,18 +54,28 @@ def export(model: Path, out: Path, dtype: str) -> None:
 
 
 def _add_settings(writer: gguf.GGUFWriter, config: dict[str, Any], dtype: str) -> None:
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
+    writer.add_rope_dimension_count(head_dim(config))
     writer.add_rope_freq_base(rope_theta(config))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16 if dtype == "bfloat16" else gguf.LlamaFileType.ALL_F32)
+
+
+def head_dim(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def interleave_halves(weights: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Query or key rows `[heads * head_dim, width]` as llama.cpp wants Llama's: it rotates neighbours, transformers the two halves."""
+    heads = weights.reshape(-1, 2, head_dim // 2, weights.shape[-1])
+    return np.ascontiguousarray(heads.swapaxes(1, 2).reshape(weights.shape))
 
 
 def rope_theta(config: dict[str, Any]) -> float:

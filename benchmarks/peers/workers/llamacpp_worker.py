@@ -54,6 +54,8 @@ def make_params(job: Job, path: str) -> xllamacpp.CommonParams:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job.num_threads
     kind = xllamacpp.ggml_type.GGML_TYPE_BF16 if job.dtype == "bfloat16" else xllamacpp.ggml_type.GGML_TYPE_F32
     params.cache_type_k = params.cache_type_v = kind
+    if job.dtype == "float32":  # with it a random Llama's tokens differed from those of three float32 engines, without it they agreed
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return params
 
 

@@ -22,6 +22,7 @@ from hoarfrost.evaluation.decode_records import DecodeRecord, Journal, PromptOut
 from hoarfrost.evaluation.decode_summary import summarise
 from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
 from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.models import SHIPPED
 from hoarfrost.sampling import SamplingParams
 from hoarfrost.tree import TreeConfig
 
@@ -113,7 +114,7 @@ class DecodeBenchmark:
             "settings": {
                 **asdict(self.settings),
                 "model": target.name,
-                "drafter": drafter.name if drafter else None,
+                "drafter": drafter_name(drafter.name) if drafter else None,
                 "horizon": drafter.horizon if drafter else None,
                 "dtype": str(target.dtype).removeprefix("torch."),
                 "device": str(target.device),
@@ -186,6 +187,11 @@ class DecodeBenchmark:
             short = replace(params, max_new_tokens=min(params.max_new_tokens, NUM_WARM_UP_TOKENS))
             self.engine.generate([ids[variant.temperature]], short, tree=variant.tree)
         self._is_warm = True
+
+
+def drafter_name(name: str) -> str:
+    """A drafter as a result names it: a shipped one by the alias of its pair, not by where the package lies on this machine."""
+    return next((alias for alias, pair in SHIPPED.items() if str(pair.drafter) == name), name)
 
 
 def make_record(set_name: str, prompt_id: str, variant: Variant, completion: Completion, plain: Completion | None) -> DecodeRecord:
