@@ -1,6 +1,7 @@
 #include "dense_attention.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 
@@ -42,6 +43,30 @@ HOARFROST_INLINE void gather_queries(const Task<Stored>& task) {
     }
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HOARFROST_SHUFFLES 1
+#endif
+#endif
+
+// sums[i] = sum_of(totals[i]): the same additions in the same order, for four at once.
+HOARFROST_INLINE void sums_of_four(const L totals[4], float* sums) {
+#ifdef HOARFROST_SHUFFLES
+    typedef float Four __attribute__((vector_size(16)));
+    Four halves[4];
+    for (size_t k = 0; k < 4; ++k) {
+        const auto v = totals[k].v;
+        halves[k] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    }
+    const Four first = __builtin_shufflevector(halves[0], halves[1], 0, 1, 4, 5) + __builtin_shufflevector(halves[0], halves[1], 2, 3, 6, 7);
+    const Four second = __builtin_shufflevector(halves[2], halves[3], 0, 1, 4, 5) + __builtin_shufflevector(halves[2], halves[3], 2, 3, 6, 7);
+    const Four all = __builtin_shufflevector(first, second, 0, 2, 4, 6) + __builtin_shufflevector(first, second, 1, 3, 5, 7);
+    std::memcpy(sums, &all, sizeof(all));
+#else
+    for (size_t k = 0; k < 4; ++k) sums[k] = sum_of(totals[k]);
+#endif
+}
+
 template <size_t num_rows, size_t num_keys, class Stored>
 HOARFROST_INLINE void score_tile(const float* queries, const Stored* keys, size_t head_dim, float* scores, size_t score_stride) {
     L totals[num_rows][num_keys];
@@ -56,7 +81,10 @@ HOARFROST_INLINE void score_tile(const float* queries, const Stored* keys, size_
         }
     }
     for (size_t r = 0; r < num_rows; ++r)
-        for (size_t k = 0; k < num_keys; ++k) scores[r * score_stride + k] = sum_of(totals[r][k]);
+        if constexpr (num_keys == 4)
+            sums_of_four(totals[r], scores + r * score_stride);
+        else
+            for (size_t k = 0; k < num_keys; ++k) scores[r * score_stride + k] = sum_of(totals[r][k]);
 }
 
 template <size_t num_rows, class Stored>

@@ -8,6 +8,7 @@ addresses on.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,13 +52,17 @@ class NativeLayer:
     def __init__(self, shape: LayerShape, tensors: LayerTensors) -> None:
         self.shape, self.dtype = shape, tensors.qkv[0].dtype
         self.has_feed_forward = tensors.down is not None
-        kind = _native.DecoderLayerBFloat16 if self.dtype == torch.bfloat16 else _native.DecoderLayerFloat32
-        norms = [
-            None if norm is None else to_bits(norm.float()).flatten().numpy()
-            for norm in (tensors.input_norm, tensors.head_norm, tensors.post_norm)
-        ]
-        matrices = [None if pair is None else make_matrix(*pair) for pair in (tensors.qkv, tensors.output, tensors.gate_up, tensors.down)]
-        self._layer = kind(shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.norm_eps, *norms, *matrices)
+        kind: Any = _native.DecoderLayerBFloat16 if self.dtype == torch.bfloat16 else _native.DecoderLayerFloat32
+        norms = (tensors.input_norm, tensors.head_norm, tensors.post_norm)
+        matrices = (tensors.qkv, tensors.output, tensors.gate_up, tensors.down)
+        self._layer = kind(
+            shape.num_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            shape.norm_eps,
+            *(None if norm is None else to_bits(norm.float()).flatten().numpy() for norm in norms),
+            *(None if pair is None else make_matrix(*pair) for pair in matrices),
+        )
         self._width = tensors.input_norm.shape[0]
 
     @staticmethod
@@ -73,7 +78,7 @@ class NativeLayer:
         self._check(sin, shape.head_dim // 2, torch.float32)
         assert cos.shape[0] == sin.shape[0] == num_rows
         heads = torch.empty((shape.num_heads + 2 * shape.num_kv_heads, num_rows, shape.head_dim), dtype=self.dtype)
-        queries, keys, values = heads.split((shape.num_heads, shape.num_kv_heads, shape.num_kv_heads))
+        queries, keys, values = torch.split_with_sizes(heads, (shape.num_heads, shape.num_kv_heads, shape.num_kv_heads))
         self._layer.project(
             hidden.data_ptr(), num_rows, cos.data_ptr(), sin.data_ptr(), queries.data_ptr(), keys.data_ptr(), values.data_ptr(), num_threads
         )

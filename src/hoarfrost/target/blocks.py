@@ -94,14 +94,16 @@ class FusedLayer:
         shape, eps = self.shape, self.shape.norm_eps
         normed = functional.rms_norm(hidden, self._input_norm.shape, self._input_norm, eps)
         heads = self._qkv(normed).view(hidden.shape[0], -1, shape.head_dim)
-        rotating, values = heads.split((shape.num_heads + shape.num_kv_heads, shape.num_kv_heads), dim=1)
+        rotating, values = torch.split_with_sizes(heads, (shape.num_heads + shape.num_kv_heads, shape.num_kv_heads), dim=1)
         if self._head_norm is not None:
             rotating = functional.rms_norm(rotating, (shape.head_dim,), None, eps) * self._head_norm
-        queries, keys = rotate(rotating, cos, signed_sin).transpose(0, 1).split((shape.num_heads, shape.num_kv_heads))
+        rotated = rotate(rotating, cos, signed_sin).transpose(0, 1)
+        queries, keys = torch.split_with_sizes(rotated, (shape.num_heads, shape.num_kv_heads))
         hidden = hidden + self._output(attend(queries, keys, values.transpose(0, 1)))
         normed = functional.rms_norm(hidden, self._post_norm.shape, self._post_norm, eps)
         if self._experts is not None:
-            return hidden + self._experts(normed[None])[0]
+            expert_output: Tensor = self._experts(normed[None])[0]
+            return hidden + expert_output
         assert self._gate_up is not None
         assert self._down is not None
         gate, up = self._gate_up(normed).chunk(2, dim=-1)

@@ -130,5 +130,6 @@ def stack(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of linear layers of one input, as one."""
     if len(linears) == 1:
         return linears[0].weight, linears[0].bias
-    biases = [linear.bias for linear in linears if linear.bias is not None]
-    return torch.cat([linear.weight for linear in linears]), torch.cat(biases) if biases else None
+    weights: list[Tensor] = [linear.weight for linear in linears]
+    biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+    return torch.cat(weights), torch.cat(biases) if biases else None
