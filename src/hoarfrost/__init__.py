@@ -14,24 +14,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.engine import Completion, Engine, Piece, Statistics
     from hoarfrost.errors import InvalidInput
+    from hoarfrost.integrations.ice import IceCache, ice_attention
     from hoarfrost.integrations.transformers import ddtree
     from hoarfrost.sampling import SamplingParams
     from hoarfrost.tree import TreeConfig
 
-__all__ = ["Completion", "Engine", "InvalidInput", "Piece", "SamplingParams", "Statistics", "TreeConfig", "__version__", "ddtree"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "IceCache",
+    "IceConfig",
+    "InvalidInput",
+    "Piece",
+    "SamplingParams",
+    "Statistics",
+    "TreeConfig",
+    "__version__",
+    "ddtree",
+    "ice_attention",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Completion": "hoarfrost.engine",
     "Engine": "hoarfrost.engine",
+    "IceCache": "hoarfrost.integrations.ice",
+    "IceConfig": "hoarfrost.cache.ice_config",
     "InvalidInput": "hoarfrost.errors",
     "Piece": "hoarfrost.engine",
     "SamplingParams": "hoarfrost.sampling",
     "Statistics": "hoarfrost.engine",
     "TreeConfig": "hoarfrost.tree",
     "ddtree": "hoarfrost.integrations.transformers",
+    "ice_attention": "hoarfrost.integrations.ice",
 }
 
 

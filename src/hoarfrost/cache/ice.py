@@ -89,6 +89,30 @@ class IceStore:
         """Committed rows that left the window and wait in pages."""
         return self._layers[0].num_rows
 
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._layers[0].pool.buffer.dtype
+
+    def rows_in_order(self, layer: int) -> Tensor:
+        """A copy of the committed keys and values of a layer in order of position, `[2, Hkv, length, D]`, where its pages are."""
+        anchor = self._anchor(layer)
+        table = self._indexes[anchor].pages() if anchor in self._indexes else None
+        local = self._local.take(0, self._local.length)[:, layer].to(self._layers[layer].pool.buffer.device)
+        sinks, window = local.tensor_split([self.config.num_sinks], dim=2)
+        return torch.cat([sinks, self._layers[layer].in_order(table), window], dim=2)
+
+    def last_queries(self) -> dict[int, Tensor]:
+        """The prompt's last queries `[H, r, D]` per layer, with which indexes may test how they group."""
+        return dict(self._last_queries)
+
+    def set_last_queries(self, queries: dict[int, Tensor]) -> None:
+        """Restores what `last_queries` gave; for contexts that were read elsewhere."""
+        self._last_queries = dict(queries)
+
     def reserve(self, num_rows: int) -> None:
         """Makes room for the pages of a context of `num_rows` rows. Raises `InvalidInput` where memory or disk is too small."""
         for pages in self._layers:
@@ -121,7 +145,6 @@ class IceStore:
             return
         self._build_indexes()
         self._is_decoding = True
-        self._last_queries.clear()
         if self.num_paged:
             self._local.trim()
 

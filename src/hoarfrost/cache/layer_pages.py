@@ -59,6 +59,20 @@ class LayerPages:
         pages = self.pool.buffer[self._tensor(self.slots), 0]
         return pages.flatten(1, 2)[:, : self.num_rows]
 
+    def in_order(self, table: PageTable | None) -> Tensor:
+        """A copy of all rows `[2, Hkv, N, D]` in the order of their numbers; `table` says how an index grouped them, None: in order."""
+        buffer = self.pool.buffer
+        rows = buffer.new_empty((2, len(self.slots), self.num_rows, buffer.shape[3]))
+        for head in range(len(self.slots)):
+            filled = np.nonzero(self.counts[head] > 0)[0]
+            content = buffer[self._tensor(self.slots[head, filled])].transpose(1, 2).flatten(0, 1)
+            if table is None:
+                rows[:, head] = content[: self.num_rows].transpose(0, 1)
+            else:
+                numbers = table.rows[head, filled].ravel()
+                rows[:, head, self._tensor(numbers[numbers >= 0])] = content[self._tensor(np.nonzero(numbers >= 0)[0])].transpose(0, 1)
+        return rows
+
     def reserve_rows(self, num_rows: int) -> None:
         """Makes sure that `append` of so many rows succeeds."""
         num_pages = (self.num_rows + num_rows + self.page_size - 1) // self.page_size

@@ -16,8 +16,9 @@ Not served, with a sentence: beam search (its beams would share pages), models w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,10 +29,12 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from hoarfrost.cache.ice import IceStore
 from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.cache.ice_file import StoredContext, save_context
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target.loading import check_supported
 
 ATTENTION_NAME = "hoarfrost_ice"
+NUM_PROBED = 8  # tokens that are computed anew to see whether a file belongs to a model
 
 
 class IceCache(Cache):
@@ -100,6 +103,28 @@ class IceCache(Cache):
         each = [store.bytes_by_tier() for store in self.stores]
         return {tier: sum(one[tier] for one in each) for tier in ("hot", "cold", "index")}
 
+    def save(self, path: str | Path, token_ids: Tensor | Sequence[int]) -> None:
+        """Saves what was read, of a batch of one, with its tokens; tokens behind the cached ones are left out. See `load`."""
+        if len(self.stores) != 1:
+            raise InvalidInput(f"This cache holds {len(self.stores)} sequences; one that has read a single sequence can be saved.")
+        ids = token_ids.flatten().tolist() if isinstance(token_ids, Tensor) else list(token_ids)
+        first = self._paddings[0]
+        save_context(path, self.stores[0], ids[first : self.num_columns])
+
+    @classmethod
+    def load(cls, path: str | Path, model: PreTrainedModel, config: IceConfig | None = None, **settings: Any) -> tuple[IceCache, Tensor]:
+        """A cache from a file that `save` wrote, and its token ids `[1, n]`; ask on with these ids and more behind them.
+
+        Raises `InvalidInput` for a file that is damaged or does not belong to `model`: its shapes are compared, and the keys and values of
+        the first tokens are computed anew.
+        """
+        cache = cls(model.config, config, **settings)
+        with StoredContext(path) as context:
+            _check_model(context, model)
+            cache.stores = [context.load(cache.config, model.device)]
+            cache._paddings, cache.num_columns = [0], context.num_rows
+            return cache, torch.tensor([context.token_ids], device=model.device)
+
     def _begin_pass(self, key: Tensor, padding: Tensor | None) -> None:
         batch_size, num_kv_heads, num_rows, head_dim = key.shape
         paddings = [0] * batch_size if padding is None else left_paddings(padding)
@@ -153,6 +178,25 @@ class _IceLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def get_max_length(self) -> int:
         return -1
+
+
+def _check_model(context: StoredContext, model: PreTrainedModel) -> None:
+    """Computes the first tokens anew: whatever else may differ, the file's keys and values must be those that this model gives."""
+    if context.num_layers != model.config.get_text_config().num_hidden_layers or context.dtype != model.dtype:
+        raise InvalidInput(
+            f"{context.path} was saved by a model of {context.num_layers} layers in {context.dtype}; this one has "
+            f"{model.config.get_text_config().num_hidden_layers} in {model.dtype}. Load the model that read the context."
+        )
+    num_probed = min(NUM_PROBED, context.num_rows)
+    probe = IceCache(model.config)
+    ids = torch.tensor([context.token_ids[:num_probed]], device=model.device)
+    with ice_attention(model), torch.no_grad():
+        model(ids % model.config.get_text_config().vocab_size, past_key_values=probe)
+    tolerance = 1e-3 if context.dtype == torch.float32 else 3e-2
+    for layer in range(context.num_layers):
+        stored, computed = context.rows(layer, slice(0, num_probed)).float(), probe.stores[0].rows_in_order(layer).float().cpu()
+        if stored.shape != computed.shape or (stored - computed).norm() > tolerance * computed.norm():
+            raise InvalidInput(f"{context.path} was saved by another model than this one; load the model that read the context.")
 
 
 class _Mark(NamedTuple):

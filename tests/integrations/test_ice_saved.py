@@ -1,0 +1,98 @@
+"""Contexts that are read once, saved, and asked again; files that do not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_random_model, tiny_config
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from hoarfrost.cache import ice_file
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.cache.ice_file import save_context
+from hoarfrost.errors import InvalidInput
+from hoarfrost.integrations.ice import IceCache, ice_attention
+
+SMALL = IceConfig(budget=40, num_sinks=2, window=16, page_size=4)
+GREEDY = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+DOCUMENT = torch.randint(5, 250, (1, 120), generator=torch.Generator().manual_seed(0))
+QUESTIONS = [torch.randint(5, 250, (1, 7), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+
+
+@pytest.fixture
+def model(model_folder: Callable[[str], str]) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(model_folder("qwen3"), dtype=torch.float32).eval()
+
+
+def read(model: PreTrainedModel) -> IceCache:
+    cache = IceCache(model.config, SMALL)
+    with ice_attention(model), torch.no_grad():
+        model(DOCUMENT, past_key_values=cache)
+    return cache
+
+
+def answer(model: PreTrainedModel, cache: IceCache, question: torch.Tensor) -> torch.Tensor:
+    with ice_attention(model):
+        return model.generate(torch.cat([DOCUMENT, question], dim=1), **GREEDY, past_key_values=cache)
+
+
+def test_a_saved_context_answers_as_the_one_that_was_read(model: PreTrainedModel, tmp_path: Path) -> None:
+    read(model).save(tmp_path / "book", DOCUMENT)
+    for question in QUESTIONS:
+        loaded, ids = IceCache.load(tmp_path / "book", model, SMALL)
+        assert torch.equal(ids, DOCUMENT)
+        assert torch.equal(answer(model, loaded, question), answer(model, read(model), question))
+
+
+def test_rows_are_saved_in_order_whatever_pages_they_lie_in(model: PreTrainedModel, tmp_path: Path) -> None:
+    cache = read(model)
+    fresh = [cache.stores[0].rows_in_order(layer) for layer in range(4)]
+    cache.stores[0].start_decoding()
+    assert cache.stores[0]._indexes
+    assert all(torch.equal(cache.stores[0].rows_in_order(layer), fresh[layer]) for layer in range(4))
+    cache.save(tmp_path / "book", DOCUMENT)
+    loaded, _ = IceCache.load(tmp_path / "book", model, budget=64)
+    assert all(torch.equal(loaded.stores[0].rows_in_order(layer), fresh[layer]) for layer in range(4))
+
+
+def test_files_that_do_not_fit_are_refused(model: PreTrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    read(model).save(path, DOCUMENT)
+    other = AutoModelForCausalLM.from_pretrained(save_random_model(tmp_path / "other", tiny_config("qwen3"), seed=5), dtype=torch.float32)
+    with pytest.raises(InvalidInput, match="saved by another model"):
+        IceCache.load(path, other)
+    with pytest.raises(InvalidInput, match=r"torch.bfloat16\. Load the model"):
+        IceCache.load(path, other.to(torch.bfloat16))
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:4], b""):
+        path.write_bytes(content)
+        with pytest.raises(InvalidInput, match="cut off"):
+            IceCache.load(path, model)
+    path.write_bytes(whole.replace(b'"version": "1"', b'"version": "9"'))
+    with pytest.raises(InvalidInput, match="version 9"):
+        IceCache.load(path, model)
+    header = json.dumps({"__metadata__": {}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InvalidInput, match="no saved context"):
+        IceCache.load(path, model)
+
+
+def test_saving_leaves_nothing_half_written(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = read(model)
+    cache.save(tmp_path / "book", DOCUMENT)
+    before = (tmp_path / "book").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ice_file, "_write_tensor", full)
+    with pytest.raises(InvalidInput, match="No space left on device; free some space"):
+        cache.save(tmp_path / "book", DOCUMENT)
+    assert (tmp_path / "book").read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["book"]
+    with pytest.raises(InvalidInput, match="holds 120 rows and 7 token ids"):
+        save_context(tmp_path / "book", cache.stores[0], QUESTIONS[0][0].tolist())
