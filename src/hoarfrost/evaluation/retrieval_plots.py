@@ -62,14 +62,11 @@ def _draw_lines(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
     for cache in caches:
         points = sorted((row for row in rows if row["cache"] == cache), key=lambda row: row["budget"])
         values = [100 * row["accuracy"] for row in points]
-        spread = [
-            [100 * (row["accuracy"] - row["interval"][0]) for row in points],
-            [100 * (row["interval"][1] - row["accuracy"]) for row in points],
-        ]
+        below = [value - 100 * row["interval"][0] for value, row in zip(values, points, strict=True)]
+        above = [100 * row["interval"][1] - value for value, row in zip(values, points, strict=True)]
         style = CACHE_STYLES.get(cache, OTHER_STYLE)
-        axis.errorbar(
-            [row["budget"] for row in points], values, yerr=[below, above], label=cache_title(cache), capsize=2, elinewidth=0.7, **style
-        )
+        places = [row["budget"] for row in points]
+        axis.errorbar(places, values, yerr=[below, above], label=cache_title(cache), capsize=2, elinewidth=0.7, **style)
     axis.set_xscale("log", base=2)
     axis.set_xticks(budgets, labels=map(str, budgets))
     axis.minorticks_off()
