@@ -6,7 +6,6 @@ Weights are drawn wide, so that the choices of a random model lie far enough apa
 from __future__ import annotations
 
 import os
-
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -3,8 +3,8 @@
 A schedule is a list of stages. A stage fixes the depth of the network, the mix of window lengths and the mix of sources. The schedule
 `first` begins from nothing: it trains half the layers and goes on from two copies of them (depthwise stacking, Du et al. 2024,
 arXiv 2405.15319), which reaches a given loss in clearly less time. `second` starts from a trained model: dense short retrieval first, until
-the model looks things up at all, then text, then windows that lengthen while the learning rate falls. Interrupt it at will: `--resume` goes on
-from the last checkpoint.
+the model looks things up at all, then text, then windows that lengthen while the learning rate falls. Interrupt it at will: `--resume`
+goes on from the last checkpoint.
 
     python recipes/tiny/pretrain.py --out build/tiny/first
     python recipes/tiny/pretrain.py --schedule second --start-from build/tiny/first --out build/tiny/target [--resume]
@@ -50,7 +50,8 @@ MIX = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training: `lengths`: window length to share of the steps, `retrieval` and `copies`: synthetic shares of the windows."""
+    """One stretch of training: `lengths`: window length to share of the steps, `retrieval` and `copies`: synthetic shares of the
+    windows."""
 
     num_layers: int
     num_tokens: int
@@ -75,8 +76,8 @@ SCHEDULES = {
         Stage(num_layers=8, num_tokens=409_600, tokens_per_step=4096, lengths={256: 0.6, 512: 0.4}, retrieval=0.6),
         Stage(num_layers=8, num_tokens=500_000, tokens_per_step=4096, lengths={128: 0.5, 256: 0.5}, retrieval=0.35, copies=0.35),
         Stage(num_layers=8, num_tokens=400_000, tokens_per_step=4096, lengths={128: 1.0}, retrieval=0.1, copies=0.5),
-        Stage(num_layers=8, num_tokens=900_000, tokens_per_step=4096, lengths={512: 0.7, 1024: 0.3}, retrieval=0.25, copies=0.05),
-        Stage(num_layers=8, num_tokens=700_000, tokens_per_step=4096, lengths={512: 0.4, 1024: 0.3, 2048: 0.2, 4096: 0.1}, retrieval=0.4),
+        Stage(num_layers=8, num_tokens=430_000, tokens_per_step=4096, lengths={512: 0.7, 1024: 0.3}, retrieval=0.25, copies=0.05),
+        Stage(num_layers=8, num_tokens=430_000, tokens_per_step=4096, lengths={512: 0.4, 1024: 0.3, 2048: 0.2, 4096: 0.1}, retrieval=0.3),
     ),
 }
 
@@ -253,9 +254,7 @@ def main() -> None:
     parser.add_argument("--validate-every", type=int, default=50)
     arguments = parser.parse_args()
     stages = SCHEDULES[arguments.schedule]
-    train(
-        arguments.corpus, arguments.out, stages, arguments.start_from, arguments.resume, arguments.save_every, arguments.validate_every
-    )
+    train(arguments.corpus, arguments.out, stages, arguments.start_from, arguments.resume, arguments.save_every, arguments.validate_every)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Synthetic retrieval: facts scattered through prose, asked for at the end. It is what teaches so small a model to use its context.
 
-Three forms of facts, each a chat: a passkey, a table of key and value pairs, and sentences that give several people a code. A sample asks for every
-fact, a turn each, which puts more answers into the same number of tokens; only the turns after the first are trained on, because the prose
-has a source of its own and would drown the few tokens that need the context. `copies` is the exercise before that: tokens in random order, repeated,
-where every token of a repetition can be known from the context and from nothing else; it is what makes the heads form that look things up.
+Three forms of facts, each a chat: a passkey, a table of key and value pairs, and sentences that give several people a code. A sample asks
+for every fact, a turn each, which puts more answers into the same number of tokens; only the turns after the first are trained on, because
+the prose has a source of its own and would drown the few tokens that need the context. `copies` is the exercise before that: tokens in
+random order, repeated, where every token of a repetition can be known from the context and from nothing else; it is what makes the heads
+form that look things up.
 """
 
 from __future__ import annotations

@@ -159,3 +159,14 @@ def test_bad_settings_are_named(target_folder: str, data_file: Path, tmp_path: P
     with pytest.raises(InvalidInput, match=complaint):
         train_drafter(settings(target_folder, data_file, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()  # the folder stays free for the mended command
+
+
+def test_goes_on_from_another_drafter(target_folder: str, data_file: Path, tmp_path: Path) -> None:
+    first = train_drafter(settings(target_folder, data_file, tmp_path / "first", num_epochs=1))
+    second = settings(target_folder, data_file, tmp_path / "second", num_epochs=1, start_from=str(first.drafter_folder), num_layers=3)
+    start = DrafterObjective(second, Target.load(target_folder)).model
+    kept = load_drafter(first.drafter_folder, Target.load(target_folder))
+    assert start.config == kept.config, "the network is that of the drafter it goes on from"
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in start.parameters())
+    report = train_drafter(second)
+    assert load_drafter(report.drafter_folder, Target.load(target_folder)).config == kept.config

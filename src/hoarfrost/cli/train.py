@@ -56,6 +56,7 @@ def drafter(
     target_layer_ids: Annotated[str | None, typer.Option(help="Target layers it reads, as 1,3,5.", rich_help_panel=NETWORK)] = None,
     num_taps: Annotated[int | None, typer.Option(help="How many target layers, where they are not named.", rich_help_panel=NETWORK)] = None,
     mask_token_id: Annotated[int | None, typer.Option(help="By default the tokenizer's mask token.", rich_help_panel=NETWORK)] = None,
+    start_from: Annotated[str | None, typer.Option(help="Drafter to go on from, instead of a new one.", rich_help_panel=NETWORK)] = None,
     regenerate: Regenerate = None,
     temperatures: Temperatures = None,
     max_prompts: MaxPrompts = None,

@@ -1,13 +1,15 @@
-"""Guesses that need no drafter: what the text so far and the target's earlier choices suggest. They cost a look-up, and no token depends on them.
+"""Guesses that need no drafter: what the text so far and the target's earlier choices suggest. They cost a look-up, and no token depends
+on them.
 
 Two sources (arXiv 2304.04487 and 2408.08696 for the ideas):
 
-- *Repetition*: where the longest repeated suffix of prompt and output occurred before, the text may go on as it did there. One path of tokens.
-- *Successors*: for every token of the vocabulary, the target's own best next tokens where that token was verified last, in rejected rows as well.
-  A few children for every node. The table is shared by all requests of an engine.
+- *Repetition*: where the longest repeated suffix of prompt and output occurred before, the text may go on as it did there. One path of
+tokens.
+- *Successors*: for every token of the vocabulary, the target's own best next tokens where that token was verified last, in rejected rows
+  as well. A few children for every node. The table is shared by all requests of an engine.
 
-What a source is worth is learnt: of the probability that the drafter's best candidates left over, the share that the source's token got. That
-share is kept per matched length (repetition; a path's token at step j has j more tokens matched) and per rank (successors).
+What a source is worth is learnt: of the probability that the drafter's best candidates left over, the share that the source's token got.
+That share is kept per matched length (repetition; a path's token at step j has j more tokens matched) and per rank (successors).
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Shares:
         self.values = np.full(num_buckets, prior, np.float32)
 
     def observe(self, buckets: NDArray[np.intp], hits: NDArray[np.bool_], chances: NDArray[np.float64]) -> None:
-        """One observation per entry: whether the source's token was chosen against the drafter's best, and the probability left for that."""
+        """One observation per entry: whether the source's token was chosen against the drafter's best, and what was left over for it."""
         self._hits *= _MEMORY
         self._chances *= _MEMORY
         np.add.at(self._hits, buckets, hits)

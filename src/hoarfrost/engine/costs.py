@@ -1,8 +1,9 @@
 """What a round costs on this machine: measured once per model, drafter, device and dtype, and kept in the user's cache folder.
 
 The table holds the milliseconds of a pass of the target over n packed rows at two context lengths, and of the drafter over S sequences.
-Between the measured points it is linear. Measuring stops where a pass costs more than any tree could bring in, so that it takes a second or two
-for a small model and some ten passes for a large one. A file that cannot be read, belongs to something else or is a month old is measured anew.
+Between the measured points it is linear. Measuring stops where a pass costs more than any tree could bring in, so that it takes a second
+or two for a small model and some ten passes for a large one. A file that cannot be read, belongs to something else or is a month old is
+measured anew.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
 
-Drafting that does not pay is paused: where the best tree of a round promises less than plain decoding, the drafter rests for one round, then
-two, four ... up to `MAX_PAUSE`, until a probe pays again. Its context is brought up to date when it is asked next, in one go.
+Drafting that does not pay is paused: where the best tree of a round promises less than plain decoding, the drafter rests for one round,
+then two, four ... up to `MAX_PAUSE`, until a probe pays again. Its context is brought up to date when it is asked next, in one go.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ lower parent row, then the better rank comes first. A candidate of probability 0
   depths or more. A candidate of probability p counts as sigmoid(slope * logit(p) + intercept); slopes must be positive.
 - `paths`, `path_shares`: per tree int64 and float32 [m]: a continuation of the committed text, each token with its share of the probability
   that the drafter's four best candidates leave over.
-- `successors` int32 [V, M], `successor_shares` float32 [M]: tokens seen after each token (-1: none further), best first, with such a share per rank.
+- `successors` int32 [V, M], `successor_shares` float32 [M]: tokens seen after each token (-1: none further), best first, with such a share
+per rank.
 - `max_depths`: per tree the greatest depth, for guesses of the last two kinds may lie below the last candidate.
 """
 

@@ -1,12 +1,13 @@
 """What the noise of the positions to come makes of a drafter's guesses.
 
-The token for position t will be `argmax_v(log p(v) + g(seed, t, v))`, and g is known beforehand (`sampling.noise`). So a drafter's candidates
-are ranked by `log q(v) / temperature + g(seed, t, v)`, and the softmax of these scores stands for the probability that v wins: were q
-equal to p, the best score would win for certain; how much it really says is for calibration to find out. Verification asks whether the target's
-own choice is in the tree, so nothing that is done here can change a token (accept-iff-equal; for the test u < p/q it would be wrong).
+The token for position t will be `argmax_v(log p(v) + g(seed, t, v))`, and g is known beforehand (`sampling.noise`). So a drafter's
+candidates are ranked by `log q(v) / temperature + g(seed, t, v)`, and the softmax of these scores stands for the probability that v wins:
+were q equal to p, the best score would win for certain; how much it really says is for calibration to find out. Verification asks whether
+the target's own choice is in the tree, so nothing that is done here can change a token (accept-iff-equal; for the test u < p/q it would be
+wrong).
 
-Filters (top_k, top_p, min_p) are applied to q as they will be to p. Only candidates at hand take part: what lies outside the best hundred or so
-of q wins too seldom to matter.
+Filters (top_k, top_p, min_p) are applied to q as they will be to p. Only candidates at hand take part: what lies outside the best hundred
+or so of q wins too seldom to matter.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.drafting import DFlashModel
+from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
@@ -26,13 +27,18 @@ def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQualit
 
 
 class DrafterObjective:
-    """A new drafter is to give the next tokens high probability, slot by slot. Raises `InvalidInput` if it cannot fit the target."""
+    """A drafter, new or to be improved, is to give the next tokens high probability, slot by slot.
+
+    Raises `InvalidInput` if it cannot fit the target.
+    """
 
     def __init__(self, settings: DrafterTrainingConfig, target: Target) -> None:
         self.settings, self.target = settings, target
-        config = drafter_config(settings, target)
         torch.manual_seed(settings.seed)
-        self.model = DFlashModel(config).to(target.device)
+        if settings.start_from is None:
+            self.model = DFlashModel(drafter_config(settings, target)).to(target.device)
+        else:
+            self.model = load_network(settings.start_from, target).float().requires_grad_(True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings

@@ -73,6 +73,7 @@ class DrafterTrainingConfig(TrainingConfig):
 
     num_layers ... mask_token_id: the network. `target_layer_ids` are the decoder layers whose outputs are read, counted from 0 (None:
         `num_taps` of them, spread as the paper does). `mask_token_id` None: the tokenizer's reserved mask token.
+    start_from: folder or hub id of a drafter to go on from, in place of a new one; the network is then that drafter's.
     `learning_rate` is AdamW's, `muon_learning_rate` that of the matrices under Muon.
     """
 
@@ -81,6 +82,7 @@ class DrafterTrainingConfig(TrainingConfig):
     target_layer_ids: tuple[int, ...] | None = None
     num_taps: int = 5
     mask_token_id: int | None = None
+    start_from: str | None = None
     optimizer: Literal["muon", "adamw"] = "muon"
     muon_learning_rate: float = 0.02
 

@@ -1,12 +1,11 @@
 """Draft trees: pure functions and values, knowing no model.
 
-`Marginals` or `Transitions` are what a drafter guesses. `build_trees` makes the likeliest continuations of them a `DraftTree`, as published;
-`grow_trees` does so for `Candidates` that were coupled, calibrated or mixed with other sources, and `allocate` says how much of the trees is
-worth verifying, within the limits of a `TreeConfig`. `walk` follows the target's choices down a tree.
+`Marginals` or `Transitions` are what a drafter guesses. `build_trees` makes the likeliest continuations of them a `DraftTree`, as
+published; `grow_trees` does so for `Candidates` that were coupled, calibrated or mixed with other sources, and `allocate` says how much of
+the trees is worth verifying, within the limits of a `TreeConfig`. `walk` follows the target's choices down a tree.
 """
 
 from hoarfrost.tree.allocation import Allocation, allocate
-
 from hoarfrost.tree.build import GrownTree, build_trees, grow_trees
 from hoarfrost.tree.calibration import Calibration
 from hoarfrost.tree.candidates import Candidates, candidates_of

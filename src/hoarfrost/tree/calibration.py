@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_OBSERVED = 4
-"""Candidates per visited row that are observed, best first: in the tree or not, so that what the tree selects does not bias what is learnt."""
+"""Candidates per visited row that are observed, best first: in the tree or not, so that what the tree selects does not bias what is
+learnt."""
 
 _MEMORY = 0.999  # of an observation, a round later
 _PRIOR_WEIGHT = 4.0  # how many observations' worth of information speak for the identity

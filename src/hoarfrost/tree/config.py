@@ -1,4 +1,4 @@
-"""How large and how wide draft trees may be, and what their guesses are made of. Plain decoding, a chain and a tree are one builder's settings."""
+"""How large and how wide draft trees may be, and what their guesses are made of: plain decoding, chain and tree are settings of one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class TreeConfig:
     def __post_init__(self) -> None:
         if self.budget != "auto" and (not _is_integer(self.budget) or not 0 <= int(self.budget) <= MAX_BUDGET):
             raise InvalidInput(
-                f"The tree budget is {self.budget!r}; it must be an integer from 0 (no tree) to {MAX_BUDGET}, or 'auto' to let it choose itself."
+                f"The tree budget is {self.budget!r}; it must be an integer from 0 (no tree) to {MAX_BUDGET}, "
+                "or 'auto' to let it choose itself."
             )
         if self.max_width is not None and (not _is_integer(self.max_width) or self.max_width < 1):
             raise InvalidInput(f"The tree's max_width is {self.max_width!r}; it must be an integer from 1 on, or None for no limit.")
