@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hoarfrost.cache.attention import PREFILL_ROWS, attend_all, attend_causal, attend_tail, attend_with_mask
 from hoarfrost.cache.store import Visibility
-from hoarfrost.native.decoder import attend_dense, can_attend
+from hoarfrost.native.decoder import append_rows, attend_dense, can_append, can_attend
 
 
 class DenseStore:
@@ -49,6 +49,9 @@ class DenseStore:
         end = start + num_rows
         self.reserve(end)
         self._num_appended = num_rows
+        if can_append(self._buffer, keys) and can_append(self._buffer, values):
+            append_rows(self._buffer, layer, start, keys, values)
+            return
         self._buffer[0, layer, :, start:end] = keys
         self._buffer[1, layer, :, start:end] = values
 

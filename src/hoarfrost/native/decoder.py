@@ -146,16 +146,22 @@ def attend_dense(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor 
     return out
 
 
-def append_rows(target: Tensor, start: int, rows: Tensor) -> None:
-    """Copies `rows [Hkv, n, D]`, whose entries are contiguous, to the places from `start` on of `target [Hkv, capacity, D]`, on the CPU."""
-    num_heads, num_rows, head_dim = rows.shape
-    size = rows.element_size()
-    head_stride, row_stride, stride = rows.stride()
-    assert stride == 1
-    assert rows.dtype == target.dtype
-    assert target.stride(1) == head_dim
-    assert start + num_rows <= target.shape[1]
-    place = target.data_ptr() + start * head_dim * size
-    _native.copy_rows(
-        rows.data_ptr(), head_stride * size, row_stride * size, place, target.stride(0) * size, num_heads, num_rows, head_dim * size
-    )
+def can_append(buffer: Tensor, rows: Tensor) -> bool:
+    """Whether `append_rows` takes these rows: of the buffer's type, on the CPU, the entries of a row side by side."""
+    return rows.device.type == "cpu" and rows.dtype == buffer.dtype and rows.stride(2) == 1
+
+
+def append_rows(buffer: Tensor, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
+    """Copies `keys, values [Hkv, n, D]` to the rows from `start` on of one layer of a contiguous `buffer [2, layers, Hkv, capacity, D]`."""
+    num_heads, num_rows, head_dim = keys.shape
+    assert values.shape == keys.shape
+    assert (num_heads, head_dim) == (buffer.shape[2], buffer.shape[4])
+    assert start + num_rows <= buffer.shape[3]
+    size, first = buffer.element_size(), buffer.data_ptr()
+    kind_stride, layer_stride, target_stride, _, _ = buffer.stride()
+    for kind, rows in enumerate((keys, values)):
+        head_stride, row_stride, _ = rows.stride()
+        place = first + size * (kind * kind_stride + layer * layer_stride + start * head_dim)
+        _native.copy_rows(
+            rows.data_ptr(), head_stride * size, row_stride * size, place, target_stride * size, num_heads, num_rows, head_dim * size
+        )
