@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 from tree.random_trees import assert_equal_trees, assert_well_formed
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.tree import Candidates, DraftTree, grow_trees
 from hoarfrost.tree.plain import build_tree_plain
-from hoarfrost.tree.transitions import Transitions, build_tree_from_transitions_plain
+from hoarfrost.tree.transitions import Transitions
 
 BONUS = 999
 Path = tuple[int, ...]  # candidates, not tokens
+
+
+def built(transitions: Transitions, bonus_token_id: int, budget: int) -> DraftTree:
+    return grow_trees([Candidates.from_transitions(transitions)], [bonus_token_id], budget)[0].tree
 
 
 def transitions_of(log_probs: NDArray[Any]) -> Transitions:
@@ -56,7 +61,7 @@ def probability(transitions: Transitions, path: Path) -> float:
 @settings(max_examples=60)
 @given(small_transitions(st.floats(-4, 4), max_horizon=3, max_candidates=3), st.integers(0, 4))
 def test_no_tree_of_that_size_expects_more(transitions: Transitions, budget: int) -> None:
-    tree = build_tree_from_transitions_plain(transitions, BONUS, budget)
+    tree = built(transitions, BONUS, budget)
     assert_well_formed(tree)
     paths: list[Path] = [()]
     for row in range(1, tree.num_rows):
@@ -80,15 +85,13 @@ def test_transitions_that_forget_the_path_are_marginals(data: st.DataObject, hor
     entries = data.draw(st.lists(TIED, min_size=horizon * num_candidates, max_size=horizon * num_candidates))
     rows = -np.sort(-np.array(entries, np.float32).reshape(horizon, num_candidates), axis=1)
     forgetful = transitions_of(np.repeat(rows[:, None], num_candidates, axis=1))
-    assert_equal_trees(
-        build_tree_from_transitions_plain(forgetful, BONUS, budget), build_tree_plain(rows, forgetful.token_ids, BONUS, budget)
-    )
+    assert_equal_trees(built(forgetful, BONUS, budget), build_tree_plain(rows, forgetful.token_ids, BONUS, budget))
 
 
 def test_each_node_has_its_own_best_child() -> None:
     probabilities = np.array([[[0.6, 0.4], [9.0, 9.0]], [[0.1, 0.9], [0.8, 0.2]]])
     probabilities[0, 1] = 1.0  # means nothing
-    tree = build_tree_from_transitions_plain(transitions_of(np.log(probabilities)), BONUS, 4)
+    tree = built(transitions_of(np.log(probabilities)), BONUS, 4)
     assert tree.token_ids.tolist() == [BONUS, 9, 18, 8, 19]
     assert tree.parents.tolist() == [-1, 0, 1, 0, 3]
 
@@ -96,11 +99,11 @@ def test_each_node_has_its_own_best_child() -> None:
 def test_row_0_of_other_predecessors_may_hold_anything() -> None:
     log_probs = np.full((2, 2, 2), -1.0, np.float32)
     log_probs[0, 1] = math.nan
-    assert build_tree_from_transitions_plain(transitions_of(log_probs), BONUS, 50).num_rows == 1 + 2 + 4
+    assert built(transitions_of(log_probs), BONUS, 50).num_rows == 1 + 2 + 4
 
 
 def test_a_budget_of_none_is_the_root() -> None:
-    assert build_tree_from_transitions_plain(transitions_of(np.full((2, 2, 2), -1.0)), BONUS, 0).num_rows == 1
+    assert built(transitions_of(np.full((2, 2, 2), -1.0)), BONUS, 0).num_rows == 1
 
 
 IDS, TABLE = np.arange(6, dtype=np.int64).reshape(2, 3), np.full((2, 3, 3), -1.0, np.float32)

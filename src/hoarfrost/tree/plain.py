@@ -89,12 +89,12 @@ def _children(candidates: Candidates, hints: PlainHints, above: _Row, token_id: 
         if candidate not in extras and believed[rank] > -math.inf:
             children.append((candidate, rank, believed[rank], rank, places[rank]))
     for place, (extra, share) in enumerate(extras.items()):
-        rank = token_ids.index(extra) if extra in token_ids else None
-        probability = left_over * share + (math.exp(believed[rank]) if rank is not None else 0.0)
-        predecessor = places[rank] if rank is not None else (0 if token_ids and candidates.places is None else -1)
+        known = token_ids.index(extra) if extra in token_ids else -1
+        probability = left_over * share + (math.exp(believed[known]) if known >= 0 else 0.0)
+        predecessor = places[known] if known >= 0 else (0 if token_ids and candidates.places is None else -1)
         if probability > 0:
-            is_best = rank == 0 and above.on_spine
-            children.append((extra, 0 if is_best else FIRST_EXTRA_RANK + place, math.log(min(probability, 1.0)), rank, predecessor))
+            is_best = known == 0 and above.on_spine
+            children.append((extra, 0 if is_best else FIRST_EXTRA_RANK + place, math.log(min(probability, 1.0)), known, predecessor))
     result = []
     for child, order, log_prob, rank, predecessor in children:
         on_spine = above.on_spine and rank == 0

@@ -2,21 +2,17 @@
 
 Marginals give every node of a depth the same children with the same probabilities. A drafter with a candidate selector (DFlash 2) says
 more: what follows *this* candidate. The likeliest prefixes are found by the same best-first search, for the product along a path still
-only falls; only the order of a node's children is now its own. Shapes: L depths, K candidates.
-
-`build_tree_from_transitions_plain` is the plain twin of the builder: the rules in a few lines, for tests and for reading.
+only falls; only the order of a node's children is now its own (`tree.candidates` brings them into it). Shapes: L depths, K candidates.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.tree.draft_tree import DraftTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,35 +51,3 @@ class Transitions:
     @property
     def num_candidates(self) -> int:
         return int(self.token_ids.shape[1])
-
-
-def build_tree_from_transitions_plain(transitions: Transitions, bonus_token_id: int, budget: int) -> DraftTree:
-    """The `budget` likeliest prefixes, likeliest first; ties: shallower depth, lower parent row, better rank among its siblings.
-
-    Siblings rank by their log-probability after their parent, equal ones by their place in `token_ids`. -inf is never a node, so a tree
-    may be smaller than the budget.
-    """
-    token_ids, log_probs = transitions.token_ids, transitions.log_probs
-    ranking = np.argsort(-log_probs, axis=2, kind="stable")
-    tokens, parents, scores = [bonus_token_id], [-1], [0.0]
-    candidates = [0]  # which candidate of its depth a row is; 0 for the bonus token, as in row 0 of `log_probs`
-    heap: list[tuple[float, int, int, int]] = []
-
-    def propose(depth: int, parent: int, rank: int) -> None:
-        if depth <= transitions.horizon and rank < transitions.num_candidates:
-            before = candidates[parent]
-            log_prob = float(log_probs[depth - 1, before, ranking[depth - 1, before, rank]])
-            if log_prob > -np.inf:
-                heapq.heappush(heap, (-(scores[parent] + log_prob), depth, parent, rank))
-
-    propose(1, 0, 0)
-    while heap and len(tokens) <= budget:
-        cost, depth, parent, rank = heapq.heappop(heap)
-        candidate = int(ranking[depth - 1, candidates[parent], rank])
-        tokens.append(int(token_ids[depth - 1, candidate]))
-        parents.append(parent)
-        scores.append(-cost)
-        candidates.append(candidate)
-        propose(depth, parent, rank + 1)
-        propose(depth + 1, len(tokens) - 1, 0)
-    return DraftTree.from_parents(tokens, parents)
