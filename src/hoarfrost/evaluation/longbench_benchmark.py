@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -83,16 +83,19 @@ class LongBench:
         """
         room = self.engine.target.max_positions - item.task.max_new_tokens
         room = room if self.settings.max_prompt_tokens is None else min(room, self.settings.max_prompt_tokens)
-        ids = self._encode(item, item.prompt)
         plain = self.engine.tokenizer(item.prompt, add_special_tokens=False, verbose=False)["input_ids"]
-        kept = len(plain)
-        while len(ids) > room:
+        kept = min(len(plain), room)
+        while kept >= 2:
+            parts = (item.prompt,) if kept == len(plain) else map(self._decode, cut_middle(plain, kept))
+            ids = self._encode(item, "".join(parts))
+            if len(ids) <= room:
+                return ids
             kept -= len(ids) - room
-            if kept < 2:
-                raise InvalidInput(f"A prompt of {room} tokens has no room for {item.task.name} in the model's chat template; give more.")
-            first, last = (self.engine.tokenizer.decode(part, skip_special_tokens=True) for part in cut_middle(plain, kept))
-            ids = self._encode(item, first + last)
-        return ids
+        raise InvalidInput(f"A prompt of {room} tokens has no room for {item.task.name} in the model's chat template; give more.")
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.engine.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
 
     def _encode(self, item: Item, text: str) -> list[int]:
         chat = self.settings.chat if item.task.chat else False
