@@ -8,5 +8,5 @@ mkdir -p build/tiny/selector
 exec .venv/bin/hoarfrost train selector build/tiny/target --drafter build/tiny/drafter/drafter \
     --data build/tiny/prompts.jsonl --out build/tiny/selector \
     --rank 128 --top-k 32 \
-    --max-prompts 2800 --temperatures 0,0,0.7,1 --max-response-tokens 160 --generation-batch 128 \
+    --max-prompts 2400 --temperatures 0,0,0.7,1 --max-response-tokens 160 --generation-batch 128 \
     --anchors-per-sequence 32 --batch-size 8 --num-epochs 2 "$@"
