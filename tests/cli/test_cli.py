@@ -137,7 +137,8 @@ class TestRun:
         (tmp_path / "prompt.txt").write_text("from a file", encoding="utf-8")
         assert call("run", "tiny", "-", "--no-chat").code == 0
         assert call("run", "tiny", "--prompt-file", str(tmp_path / "prompt.txt"), "--no-chat").code == 0
-        assert engine.prompts == ["from stdin", "from a file"]
+        assert call("run", "tiny", "and a question", "--prompt-file", str(tmp_path / "prompt.txt"), "--no-chat").code == 0
+        assert engine.prompts == ["from stdin", "from a file", "from a file\n\nand a question"]
 
     @pytest.mark.parametrize("as_json", [False, True])
     def test_ctrl_c_keeps_what_was_decoded(self, as_json: bool, call: Any, engine: FakeEngine) -> None:
@@ -150,6 +151,10 @@ class TestRun:
         assert len(text) == 9
         assert outcome.out.endswith("\n")
 
+    def test_kv_budget_is_the_budget_of_the_ice_store(self, call: Any, engine: FakeEngine) -> None:
+        assert call("run", "tiny", "Hi", "--kv-budget", "128").code == 0
+        assert engine.loaded_with["cache"].budget == 128  # type: ignore[attr-defined]
+
     def test_drafter_none_decodes_without(self, call: Any, engine: FakeEngine) -> None:
         call("run", "tiny", "Hi", "--drafter", "none")
         assert engine.loaded_with["drafter"] is None  # type: ignore[attr-defined]
@@ -158,8 +163,8 @@ class TestRun:
         ("arguments", "said"),
         [
             (["unknown", "Hi"], "No model 'unknown'"),
-            (["tiny"], "Give one prompt"),
-            (["tiny", "Hi", "--prompt-file", "also.txt"], "Give one prompt"),
+            (["tiny"], "Give a prompt"),
+            (["tiny", "Hi", "--kv-budget", "20"], "A budget of 20 rows does not hold"),
             (["tiny", "--prompt-file", "no/such/file.txt"], "no/such/file.txt cannot be read"),
             (["tiny", "Hi", "--temperature", "nan"], "nan"),
             (["tiny", "Hi", "--temperature", "-1"], "-1"),

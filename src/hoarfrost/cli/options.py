@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.engine import Engine
     from hoarfrost.tree import TreeConfig
 
@@ -41,14 +42,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def load_engine(model: str, drafter: str, dtype: str, device: str) -> Engine:
+def load_engine(model: str, drafter: str, dtype: str, device: str, cache: IceConfig | None = None) -> Engine:
     """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return Engine.load(model, drafter=None if drafter == "none" else drafter, dtype=dtype, device=device)
+    return Engine.load(model, drafter=None if drafter == "none" else drafter, dtype=dtype, device=device, **given(cache=cache))
 
 
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:

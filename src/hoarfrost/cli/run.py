@@ -93,16 +93,19 @@ def statistics_to_json(statistics: Statistics) -> dict[str, Any]:
 
 
 def read_prompt(prompt: str | None, prompt_file: Path | None) -> str:
-    """The prompt from the command line, a file, or (`-`) standard input. Raises `InvalidInput` if there is none, or two."""
-    if (prompt is None) == (prompt_file is None):
-        raise InvalidInput("Give one prompt: as text, as - for standard input, or with --prompt-file FILE.")
+    """The prompt from the command line or (`-`) standard input, behind that of the file, if any. Raises `InvalidInput` if there is none."""
+    if prompt is None and prompt_file is None:
+        raise InvalidInput("Give a prompt: as text, as - for standard input, or with --prompt-file FILE.")
+    parts = []
     if prompt_file is not None:
         try:
-            return prompt_file.read_text(encoding="utf-8")
+            parts.append(prompt_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise InvalidInput(f"The prompt file {prompt_file} cannot be read: {reason}.") from None
-    return sys.stdin.read() if prompt == "-" else str(prompt)
+    if prompt is not None:
+        parts.append(sys.stdin.read() if prompt == "-" else prompt)
+    return "\n\n".join(parts)
 
 
 def encode_prompt(engine: Engine, prompt: str, system: str | None, chat: bool | None) -> list[int]:
@@ -119,12 +122,15 @@ def encode_prompt(engine: Engine, prompt: str, system: str | None, chat: bool | 
 def run(
     model: Model,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from standard input.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt, or what comes before it, from this file.")] = None,
     system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None,
     chat: Chat = None,
     drafter: Drafter = "auto",
     mode: Annotated[str | None, typer.Option(help="ar, chain or tree; by default tree where there is a drafter.")] = None,
     tree_budget: Annotated[int | None, typer.Option(help="Guesses verified in one pass (DDTree's budget).")] = None,
+    kv_budget: Annotated[
+        int | None, typer.Option(help="Attend to so many rows of the context per KV head and layer (IceCache); by default to all.")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 decodes greedily.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens that together have this probability.")] = None,
@@ -140,6 +146,7 @@ def run(
     ] = False,
 ) -> None:
     """Decode one prompt and stream the answer."""
+    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.sampling import SamplingParams
 
     text = read_prompt(prompt, prompt_file)
@@ -156,7 +163,7 @@ def run(
         )
     )
     tree = choose_tree(mode, tree_budget)
-    engine = load_engine(model, drafter, dtype, device)
+    engine = load_engine(model, drafter, dtype, device, None if kv_budget is None else IceConfig(budget=kv_budget))
     transcript = Transcript()
     finished = transcript.take(engine.stream(encode_prompt(engine, text, system, chat), params, tree=tree), echo=not as_json)
     typer.echo(json.dumps({"model": model, **transcript.to_json()}, ensure_ascii=False) if as_json else "")

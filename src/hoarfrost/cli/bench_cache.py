@@ -1,0 +1,76 @@
+"""`hoarfrost bench cache`: time and bytes per decoded token over the length of the context."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hoarfrost.cli.options import Device, Dtype, given, parse_list, shows_defaults_of
+from hoarfrost.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from hoarfrost.evaluation.cache_speed import SpeedRecord
+    from hoarfrost.target import Target
+
+SETTINGS = "hoarfrost.evaluation.cache_speed:SpeedSettings"
+
+
+def cache(
+    model: Annotated[str | None, typer.Argument(help="A folder, a Hugging Face hub id or `tiny`; leave it out with --shape.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Random weights in this shape instead of a model: qwen3-0.6b, qwen3-8b.")] = None,
+    layers: Annotated[int, typer.Option(help="How many layers of that shape.")] = 4,
+    contexts: Annotated[str | None, typer.Option(help="Rows that are there already, separated by commas.")] = None,
+    caches: Annotated[str | None, typer.Option(help="full, and indexes of the ice store: ice, dci, quest, exact.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Rows a query attends to per KV head and layer.")] = None,
+    reuse: Annotated[int | None, typer.Option(help="Layers that share one index and its choice.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Tokens decoded per cache and context.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+) -> None:
+    """Compare the time of a token and the memory of the context; stores are filled with random rows."""
+    from hoarfrost.evaluation.cache_header import describe_run
+    from hoarfrost.evaluation.cache_speed import SpeedSettings, make_result, measure
+    from hoarfrost.files import write_json
+
+    settings = SpeedSettings(
+        **given(
+            contexts=parse_list(contexts, int, "--contexts") if contexts is not None else None,
+            caches=parse_list(caches, str, "--caches") if caches is not None else None,
+            budget=budget,
+            reuse=reuse,
+            num_steps=steps,
+        )
+    )
+    target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device)
+    typer.echo(f"{'cache':8}{'context':>9}{'ms/token':>10}{'slowest':>9}{'start s':>9}{'hot MiB':>10}{'cold MiB':>10}{'index MiB':>10}")
+    records = measure(target, settings, _print)
+    if json_file is not None:
+        described = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()}
+        write_json(json_file, make_result(describe_run("cache speed", target, described, ["hoarfrost", *sys.argv[1:]]), records))
+
+
+def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str) -> Target:
+    from transformers.utils import logging
+
+    from hoarfrost.evaluation.cache_speed import random_target
+    from hoarfrost.target import Target
+
+    if (model is None) == (shape is None):
+        raise InvalidInput("Give one model, or --shape for random weights.")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if model is not None:
+        return Target.load(model, dtype=dtype, device=device)
+    return random_target(str(shape), layers, max_positions, dtype=dtype, device=device)
+
+
+def _print(record: SpeedRecord) -> None:
+    sizes = "".join(f"{size / 2**20:10.1f}" for size in (record.hot_bytes, record.cold_bytes, record.index_bytes))
+    typer.echo(f"{record.cache:8}{record.context:9}{record.ms_per_token:10.2f}{record.max_ms:9.2f}{record.start_ms / 1000:9.2f}{sizes}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(cls=shows_defaults_of(SETTINGS, renamed={"steps": "num_steps"}))(cache)
