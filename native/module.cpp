@@ -14,6 +14,7 @@
 
 #include "candidates.hpp"
 #include "decoder_bindings.hpp"
+#include "index_bindings.hpp"
 #include "instruction_set.hpp"
 #include "noise.hpp"
 #include "page_attention_bindings.hpp"
@@ -319,4 +320,5 @@ NB_MODULE(_native, module) {
                "budget"_a, "max_width"_a, "hints"_a, "instruction_set"_a = nb::none());
     bind_page_attention(module);
     bind_decoder(module);
+    bind_index(module);
 }

@@ -210,3 +210,75 @@ def copy_rows(
     row_bytes: int,
     /,
 ) -> None: ...
+def index_sketch_keys(
+    keys: NDArray[np.float32],
+    centre: NDArray[np.float32],
+    flips: NDArray[np.float32],
+    coordinate_scale: NDArray[np.float32],
+    codes: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    coordinates: NDArray[np.int8],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_sketch_keys_bfloat16(
+    keys: NDArray[np.uint16],
+    centre: NDArray[np.float32],
+    flips: NDArray[np.float32],
+    coordinate_scale: NDArray[np.float32],
+    codes: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    coordinates: NDArray[np.int8],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_group_similar(
+    coordinates: NDArray[np.int8], page_size: int, rows: NDArray[np.int32], num_threads: int, instruction_set: str | None = None
+) -> None: ...
+def index_lay_out_sketches(
+    codes: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    rows: NDArray[np.int32],
+    blocks: NDArray[np.uint8],
+    placed: NDArray[np.uint16],
+    num_threads: int,
+) -> None: ...
+def index_estimate_log_masses(
+    blocks: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    counts: NDArray[np.int32],
+    queries: NDArray[np.float32],
+    flips: NDArray[np.float32],
+    weight: float,
+    log_masses: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_page_log_masses(
+    pool: NDArray[np.float32],
+    slots: NDArray[np.int64],
+    counts: NDArray[np.int32],
+    pages: NDArray[np.int32],
+    queries: NDArray[np.float32],
+    log_masses: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_page_log_masses_bfloat16(
+    pool: NDArray[np.uint16],
+    slots: NDArray[np.int64],
+    counts: NDArray[np.int32],
+    pages: NDArray[np.int32],
+    queries: NDArray[np.float32],
+    log_masses: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_total_log_masses(log_masses: NDArray[np.float32], totals: NDArray[np.float32], instruction_set: str | None = None) -> None: ...
+def index_rank_pages(
+    log_masses: NDArray[np.float32],
+    totals: NDArray[np.float32],
+    places: NDArray[np.int32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...

@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.cache.index import plain as kernels
 from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
-from hoarfrost.cache.index.scoring import total_log_masses
+from hoarfrost.cache.index.scoring import best_candidates, best_pages, page_log_masses
 from hoarfrost.cache.index.self_check import prefers_order
 from hoarfrost.cache.index.sketch import random_flips
 from hoarfrost.cache.index.sketched_pages import SketchedPages
 from hoarfrost.errors import InvalidInput
+from hoarfrost.native import index as kernels
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,10 @@ class IceIndex:
         counts = self._rows.table.counts
         check_query(queries, self._sketches.shape, num_pages)
         estimates = self._sketches.estimate_log_masses(queries, scale, counts)
-        totals = total_log_masses(estimates, resident_log_mass)
-        candidates = kernels.rank_pages(estimates, totals, min(num_pages * self.config.candidates_per_page, counts.shape[1]))
-        exact = kernels.page_log_masses(queries, scale, keys, counts, candidates)
-        np.put_along_axis(estimates, np.maximum(candidates, 0)[:, None], -np.inf, axis=2)
-        totals = total_log_masses(np.concatenate((estimates, exact), axis=2), resident_log_mass)
-        best = kernels.rank_pages(exact, totals, num_pages)
-        return np.where(best >= 0, np.take_along_axis(candidates, np.maximum(best, 0), axis=1), np.int32(-1))
+        num_candidates = min(num_pages * self.config.candidates_per_page, counts.shape[1])
+        candidates = best_pages(estimates, resident_log_mass, num_candidates)
+        exact = page_log_masses(queries, scale, keys, counts, candidates)
+        return best_candidates(estimates, exact, candidates, resident_log_mass, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, self._sketches.shape)

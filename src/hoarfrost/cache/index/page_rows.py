@@ -33,7 +33,7 @@ class PageRows:
         return PageTable(self._rows[:, : self.num_pages], self._counts[:, : self.num_pages])
 
     def num_bytes(self) -> int:
-        return int(self._rows.nbytes) + self._counts.nbytes
+        return int(self._rows.nbytes + self._counts.nbytes)
 
     def append(self, num_new: int) -> PageChanges:
         """Puts the next `num_new` row numbers behind the last page in use, in order, on new pages where that one is full."""

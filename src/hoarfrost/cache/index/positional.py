@@ -15,7 +15,8 @@ from torch import Tensor
 from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
-from hoarfrost.cache.index.scoring import LOG2_E, Masses, page_log_masses, rank_pages, total_log_masses
+from hoarfrost.cache.index.scoring import LOG2_E, best_pages, page_log_masses
+from hoarfrost.native.index import Masses
 
 
 class QuestIndex:
@@ -49,7 +50,7 @@ class QuestIndex:
         counts = self._rows.table.counts[:, None, :]
         with np.errstate(divide="ignore"):
             masses: Masses = np.where(counts > 0, bounds[:, :, : counts.shape[2]].numpy() + np.log2(counts.astype(np.float32)), -np.inf)
-        return rank_pages(masses, total_log_masses(masses, resident_log_mass), num_pages)
+        return best_pages(masses, resident_log_mass, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, self._shape)
@@ -124,7 +125,7 @@ class ExactIndex:
         table = self._rows.table
         check_query(queries, (table.rows.shape[0], self._head_dim), num_pages)
         masses = page_log_masses(queries, scale, keys, table.counts)
-        return rank_pages(masses, total_log_masses(masses, resident_log_mass), num_pages)
+        return best_pages(masses, resident_log_mass, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, (self._rows.table.rows.shape[0], self._head_dim))

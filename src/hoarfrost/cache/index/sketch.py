@@ -14,27 +14,18 @@ All of this is arithmetic whose order is fixed; the native kernels give the same
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.cache.index.scoring import LOG2_E, Masses
+from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses
 
-UNIT_ROWS = 16
-MAX_COORDINATES = 64
+_LOG2_E = math.log2(math.e)
 _LARGEST_ENTRY = np.float32(63)
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-
-
-class Sketches(NamedTuple):
-    """Of all heads: codes uint8 `[Hkv, N, D'/8]`, factors uint16 `[Hkv, N]`, coordinates int8 `[Hkv, N, min(64, D')]`."""
-
-    codes: Bytes
-    factors: NDArray[np.uint16]
-    coordinates: NDArray[np.int8]
 
 
 def padded_dim(head_dim: int) -> int:
@@ -69,13 +60,20 @@ def sketch(keys: Floats, centre: Floats, flips: Floats, coordinate_scale: float)
     """
     y = rotate(keys - centre, flips)
     codes = np.packbits(y >= 0, axis=-1, bitorder="little")
-    sums = np.zeros(len(keys), np.float32)
-    for entry in np.abs(y).T:
-        sums += entry
-    factors = to_bfloat16_bits(sums / np.float32(flips.size))
+    factors = to_bfloat16_bits(_sum_in_lanes(np.abs(y)) / np.float32(flips.size))
     scaled = y[:, : min(MAX_COORDINATES, flips.size)] * np.float32(coordinate_scale)
     coordinates = np.rint(np.clip(scaled, np.float32(-127), np.float32(127))).astype(np.int8)
     return codes, factors, coordinates
+
+
+def _sum_in_lanes(entries: Floats) -> Floats:
+    """The sum over `entries [N, D']`, eight lanes side by side."""
+    lanes = np.zeros((len(entries), 8), np.float32)
+    for start in range(0, entries.shape[1], 8):
+        lanes += entries[:, start : start + 8]
+    for half in (4, 2, 1):
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]
 
 
 def to_bfloat16_bits(values: Floats) -> NDArray[np.uint16]:
@@ -132,7 +130,7 @@ def estimate_log_masses(blocks: Bytes, factors: NDArray[np.uint16], counts: NDAr
     num_pages, units, num_bytes, _ = blocks.shape
     entries, step, offset = query_tables(queries)
     nibbles = np.stack((blocks & 15, blocks >> 4), axis=3).reshape(num_pages, units, 2 * num_bytes, UNIT_ROWS)
-    weights = from_bfloat16_bits(factors) * np.float32(scale * LOG2_E / queries.shape[1])
+    weights = from_bfloat16_bits(factors) * np.float32(scale * _LOG2_E / queries.shape[1])
     filled = np.arange(units * UNIT_ROWS).reshape(units, UNIT_ROWS) < counts[:, None, None]
     masses = np.empty((len(queries), num_pages), np.float32)
     for row in range(len(queries)):

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.cache.index import plain as kernels
 from hoarfrost.cache.index.protocol import PageChanges
-from hoarfrost.cache.index.scoring import Masses
-from hoarfrost.cache.index.sketch import MAX_COORDINATES, UNIT_ROWS, Sketches, num_units, rotate
+from hoarfrost.cache.index.sketch import num_units, rotate
+from hoarfrost.native import index as kernels
+from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses, Sketches
 
 _SAMPLE_ROWS = 256
 _SPREAD = 4  # standard deviations that the 8 bits of a coordinate reach
@@ -51,6 +51,8 @@ class SketchedPages:
 
     def update(self, changes: PageChanges, first_new: int, new_keys: Tensor | None) -> None:
         """Follows changes in which rows stay in their page: `new_keys [Hkv, m, D]` are numbered from `first_new` on."""
+        if changes.pages.size == 0:
+            return
         self._reserve(changes.num_pages)
         places = (changes.heads, changes.pages)
         page, offset = np.nonzero(changes.rows >= 0)
