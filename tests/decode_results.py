@@ -98,7 +98,15 @@ def make_decode_result(
 
 def reliability() -> list[dict[str, Any]]:
     return [
-        {"depth": depth, "spine": spine, "expected": expected, "observed": 0.9 * expected, "count": 100 * depth}
+        {
+            "calibrated": calibrated,
+            "depth": depth,
+            "spine": spine,
+            "expected": expected,
+            "observed": (1.0 if calibrated else 0.8) * expected,
+            "count": 100 * depth,
+        }
+        for calibrated in (False, True)
         for depth in (1, 2)
         for spine in (True, False)
         for expected in (0.2, 0.8)

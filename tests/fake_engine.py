@@ -51,6 +51,10 @@ class FakeEngine:
         self.params: list[SamplingParams] = []
         self.modes: list[str] = []
         self.interrupt_after: int | None = None
+        self.guesser = self.new_guesser()
+
+    def new_guesser(self) -> Any:
+        return SimpleNamespace(watch=None)
 
     def chat(self, messages: str | list[dict[str, str]]) -> list[int]:
         if isinstance(messages, str):

@@ -28,7 +28,7 @@ def test_a_panel_per_temperature(figures: dict[str, Any]) -> None:
         "budget": 4,
         "acceptance": 2,
         "stages": 2,
-        "reliability": 1,
+        "reliability": 2,
     }
 
 

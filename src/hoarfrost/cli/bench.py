@@ -66,7 +66,7 @@ def decode(
         remedy = "" if journal.path is None else "; the same command goes on from here"
         typer.echo(f"Interrupted{remedy}.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    result = make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes)
+    result = make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes, benchmark.reliability)
     if json_file is not None:
         journal.finish(json_file, result)
     print_tables(result)

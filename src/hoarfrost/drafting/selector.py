@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost.native.linear import MakeProduct, Product
-from hoarfrost.tree.marginals import top_rows
+from hoarfrost.tree.marginals import Marginals, top_rows
 from hoarfrost.tree.transitions import Transitions
 
 
@@ -87,10 +87,10 @@ def propose_transitions(weights: SelectorWeights, hidden: Tensor, logits: Tensor
     scores = transition_scores(weights, marginal, hidden, predecessors, candidates)
     log_probs = candidate_log_probs(scores, marginal)
     packed = torch.cat((log_probs.view(torch.int32).flatten(1), candidates.to(torch.int32).flatten(1)), dim=1).cpu().numpy()
-    return [_unpack(row, horizon, weights.num_candidates) for row in packed]
+    return [_unpack(row, horizon, weights.num_candidates, Marginals(one)) for row, one in zip(packed, logits, strict=True)]
 
 
-def _unpack(row: NDArray[np.int32], horizon: int, num_candidates: int) -> Transitions:
+def _unpack(row: NDArray[np.int32], horizon: int, num_candidates: int, marginals: Marginals) -> Transitions:
     log_probs, token_ids = row[: -horizon * num_candidates], row[-horizon * num_candidates :]
     shape = (horizon, num_candidates)
-    return Transitions(token_ids.astype(np.int64).reshape(shape), log_probs.view(np.float32).reshape(*shape, num_candidates))
+    return Transitions(token_ids.astype(np.int64).reshape(shape), log_probs.view(np.float32).reshape(*shape, num_candidates), marginals)

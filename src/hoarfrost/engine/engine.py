@@ -67,10 +67,18 @@ class Engine:
 
     @property
     def guesser(self) -> Guesser:
-        """Makes the trees; keeps what it learns for as long as the drafter stays the same."""
+        """Makes the trees; keeps what it learns for as long as the drafter stays the same. May be replaced by another of `new_guesser`."""
         if self._guesser is None or self._guesser.drafter is not self.drafter:
-            self._guesser = Guesser(self.target, self.drafter)
+            self._guesser = self.new_guesser()
         return self._guesser
+
+    @guesser.setter
+    def guesser(self, guesser: Guesser) -> None:
+        self._guesser = guesser
+
+    def new_guesser(self) -> Guesser:
+        """A guesser that has learnt nothing yet."""
+        return Guesser(self.target, self.drafter)
 
     @property
     def tokenizer(self) -> Any:

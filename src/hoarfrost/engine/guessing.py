@@ -11,6 +11,7 @@ then two, four ... up to `MAX_PAUSE`, until a probe pays again. Its context is b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,10 @@ HOST_MS = 0.3
 """What a round costs beside the passes of the models: building, walking, text."""
 
 
+Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
+"""Is told of the guesses below m visited rows: probabilities `[m, k]` as drafted and as believed, hits, the rows' depths, off the spine."""
+
+
 @dataclass(frozen=True, eq=False)
 class Guess:
     """The tree for one sequence, and what it was made of: the candidates as they were believed, and the repetition found in the text."""
@@ -64,10 +69,14 @@ class Guess:
 
 
 class Guesser:
-    """Makes trees for the sequences of one engine; `drafter` may be None, then only retrieval guesses."""
+    """Makes trees for the sequences of one engine; `drafter` may be None, then only retrieval guesses.
+
+    `watch`, if set, is told of every guess that was put to the test.
+    """
 
     def __init__(self, target: Target, drafter: Drafter | None) -> None:
         self.target, self.drafter = target, drafter
+        self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
         self._pause = Pause()
 
@@ -139,6 +148,7 @@ class Guesser:
         if drafted is None:
             return [Candidates.none()] * len(sequences)
         coupled = [is_coupled(sequence, config) for sequence in sequences]
+        drafted = [over_the_vocabulary(one) if is_noisy else one for one, is_noisy in zip(drafted, coupled, strict=True)]
         wanted = NUM_CANDIDATES if config.budget == "auto" else int(config.budget)
         result = []
         for one, sequence, is_noisy in zip(
@@ -218,6 +228,8 @@ class Guesser:
             believed = calibration.apply(log_probs, depths, off_spine) if config.calibration else np.exp(log_probs.astype(np.float64))
             left_over[:num_rows] -= np.minimum(believed.sum(1), 1.0)
             is_open[:num_rows] = ~hits.any(1)
+            if self.watch is not None:
+                self.watch(np.exp(log_probs.astype(np.float64)), believed, hits, depths, off_spine)
             if config.calibration:
                 calibration.observe(log_probs, hits, depths, off_spine)
         if config.retrieval and guess.path is not None:
@@ -251,6 +263,11 @@ def is_published(config: TreeConfig) -> bool:
 
 def is_coupled(sequence: Sequence, config: TreeConfig) -> bool:
     return config.coupling and not sequence.params.is_greedy
+
+
+def over_the_vocabulary(guess: Marginals | Transitions) -> Marginals | Transitions:
+    """What a drafter says of all tokens, rather than of the few whose order it knows."""
+    return guess.marginals if isinstance(guess, Transitions) and guess.marginals is not None else guess
 
 
 def calibration_key(sequence: Sequence, config: TreeConfig) -> tuple[float, bool]:

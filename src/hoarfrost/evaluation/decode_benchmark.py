@@ -22,12 +22,14 @@ from hoarfrost.evaluation.decode_records import DecodeRecord, Journal, PromptOut
 from hoarfrost.evaluation.decode_summary import summarise
 from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
 from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.evaluation.reliability import Reliability
 from hoarfrost.models import SHIPPED
 from hoarfrost.sampling import SamplingParams
 from hoarfrost.tree import TreeConfig
 
 if TYPE_CHECKING:
     from hoarfrost.engine import Completion, Engine
+    from hoarfrost.engine.guessing import Guesser
 
 NUM_WARM_UP_TOKENS = 32
 
@@ -102,6 +104,8 @@ class DecodeBenchmark:
         self.engine, self.settings = engine, settings
         self.variants = plan_variants(settings, engine.drafter.horizon if engine.drafter else None)
         self._is_warm = False
+        self._guessers: dict[Variant, Guesser] = {}
+        self.reliability = Reliability(engine.drafter.horizon if engine.drafter else 1)
 
     def describe(self, prompts: Sequence[Prompt], command: Sequence[str] = ()) -> dict[str, Any]:
         """What a result says beside its figures: JSON values that are the same whenever the same thing is measured on the same machine."""
@@ -167,8 +171,17 @@ class DecodeBenchmark:
         done = {}
         for variant in (*self.variants[first:], *self.variants[:first]):
             params = self.settings.params(variant.temperature, index)
+            self.engine.guesser = self._guesser(variant)
             [done[variant]] = self.engine.generate([ids[variant.temperature]], params, tree=variant.tree)
         return {variant: done[variant] for variant in self.variants}
+
+    def _guesser(self, variant: Variant) -> Guesser:
+        """Every variant learns by itself: one that had seen another's answer to the same prompt would know what comes."""
+        if variant not in self._guessers:
+            self._guessers[variant] = self.engine.new_guesser()
+            if variant.tree.calibration and variant.mode == "tree":
+                self._guessers[variant].watch = self.reliability.note
+        return self._guessers[variant]
 
     def _plain_completions(self, completions: dict[Variant, Completion]) -> dict[float, Completion]:
         """Per temperature the answer that a conversation goes on with: plain decoding's, or the first mode's where that is not run."""
@@ -185,6 +198,7 @@ class DecodeBenchmark:
         for variant in self.variants:
             params = self.settings.params(variant.temperature, 0)
             short = replace(params, max_new_tokens=min(params.max_new_tokens, NUM_WARM_UP_TOKENS))
+            self.engine.guesser = self.engine.new_guesser()
             self.engine.generate([ids[variant.temperature]], short, tree=variant.tree)
         self._is_warm = True
 
@@ -229,8 +243,9 @@ def first_difference(token_ids: Sequence[int], others: Sequence[int]) -> int | N
     return None if len(token_ids) == len(others) else min(len(token_ids), len(others))
 
 
-def make_result(header: dict[str, Any], outcomes: Iterable[PromptOutcome]) -> dict[str, Any]:
-    """The result file's content: the header of `DecodeBenchmark.describe`, then `skipped` (per set), `records` and `summary`."""
+def make_result(header: dict[str, Any], outcomes: Iterable[PromptOutcome], reliability: Reliability | None = None) -> dict[str, Any]:
+    """The result file's content: the header of `DecodeBenchmark.describe`, then `skipped` (per set), `records`, `summary`, and the
+    `reliability` of guesses (of what this process decoded: a resumed run has not seen the rest)."""
     records: list[DecodeRecord] = []
     skipped: Counter[str] = Counter()
     for outcome in outcomes:
@@ -242,4 +257,5 @@ def make_result(header: dict[str, Any], outcomes: Iterable[PromptOutcome]) -> di
         "skipped": {name: count for name, count in skipped.items() if count},
         "records": [asdict(record) for record in records],
         "summary": [asdict(summary) for summary in summaries],
+        **({"reliability": reliability.records()} if reliability is not None else {}),
     }

@@ -26,6 +26,7 @@ from hoarfrost.evaluation.figure_data import (
 )
 from hoarfrost.evaluation.paper import SET_NAMES
 from hoarfrost.evaluation.peer_records import OVERALL
+from hoarfrost.evaluation.reliability import calibration_error
 from hoarfrost.evaluation.report import thread_count
 
 ORANGE, SKY, GREEN, BLUE, VERMILION, GREY, DARK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#8A8A8A", "#222222"
@@ -218,11 +219,18 @@ def _draw_stages(axis: Axes, bars: StageBars) -> None:
 
 
 def plot_reliability(result: dict[str, Any]) -> Figure | None:
-    """Expected against observed acceptance, where the result has `reliability`: a mark per record, larger for more guesses."""
+    """Expected against observed acceptance, as drafted and as calibrated: a mark per record, larger for more guesses."""
     records = result.get("reliability")
     if not records:
         return None
-    figure, [axis] = _panels(1, 1, PANEL_HEIGHT + 0.9, PANEL_HEIGHT + 0.6)
+    figure, axes = _panels(1, 2, PANEL_HEIGHT + 0.9, PANEL_HEIGHT + 0.6)
+    for axis, calibrated, title in zip(axes, (False, True), ("as drafted", "as calibrated"), strict=True):
+        _draw_reliability(axis, [one for one in records if one["calibrated"] is calibrated])
+        axis.set_title(f"{title}, mean error {calibration_error(records, calibrated):.3f}")
+    return figure
+
+
+def _draw_reliability(axis: Axes, records: Sequence[dict[str, Any]]) -> None:
     largest = max(record["count"] for record in records)
     marks: Sequence[tuple[bool, str, dict[str, Any]]] = (
         (True, "on the greedy spine", {"marker": "o", "facecolors": BLUE, "edgecolors": "white"}),
@@ -248,7 +256,6 @@ def plot_reliability(result: dict[str, Any]) -> Figure | None:
     axis.set_xlabel("expected acceptance")
     axis.set_ylabel("observed acceptance")
     axis.legend(loc="upper left", markerscale=0.7)
-    return figure
 
 
 def plot_peers(result: dict[str, Any]) -> Figure | None:

@@ -4,10 +4,10 @@ Long kernels run without the interpreter lock. Each picks the widest instruction
 on all of them.
 """
 
-from hoarfrost._native import SuffixIndex, instruction_sets
+from hoarfrost._native import SuffixIndex, TreeHints, instruction_sets
 from hoarfrost.native.noise import gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import can_read, top_log_probs
-from hoarfrost.native.trees import NO_HINTS, TreeBatch, TreeHints, build_trees, build_trees_from_logits
+from hoarfrost.native.trees import NO_HINTS, TreeBatch, build_trees, build_trees_from_logits
 
 __all__ = [
     "NO_HINTS",

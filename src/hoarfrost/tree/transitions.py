@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.tree.marginals import Marginals
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +25,13 @@ class Transitions:
         log_probs: float32 [L, K, K]; entry d, i, j: candidate j of row d after candidate i of row d - 1. In row 0 the predecessor is the
             bonus token, and only i = 0 means anything. The candidates after a predecessor may have less than probability 1 between
             them, the rest being for tokens that are no candidates; -inf is never a node.
+        marginals: the guesses over the whole vocabulary that the candidates were taken from, where the drafter has them. Noise may lift
+            any of a hundred tokens to the top, so above temperature 0 these say more than a few candidates.
     """
 
     token_ids: NDArray[np.int64]
     log_probs: NDArray[np.float32]
+    marginals: Marginals | None = None
 
     def __post_init__(self) -> None:
         ids, log_probs = self.token_ids, self.log_probs
