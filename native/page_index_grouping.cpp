@@ -18,57 +18,133 @@ namespace {
 constexpr size_t sample_rows = 512;
 constexpr int num_refinements = 2;
 constexpr size_t max_coordinates = 64;
-constexpr size_t num_bins = 1024;
-constexpr size_t few_rows = 256;  // as few heights are faster sorted than counted
+constexpr int log2_bins = 8;
+constexpr size_t few_rows = 64;  // as few heights are faster sorted than counted
 
 using Direction = std::array<int16_t, max_coordinates>;
 using Sums = std::array<int32_t, max_coordinates>;
 
-int32_t height_plain(const int8_t* row, const Direction& direction, size_t count) {
-    int32_t height = 0;
-    for (size_t i = 0; i < count; ++i) height += static_cast<int32_t>(row[i]) * direction[i];
-    return height;
-}
+// Every `stride`-th of `count` rows.
+struct Sample {
+    const int32_t* rows;
+    size_t count, stride;
 
-void add_plain(Sums& sums, const int8_t* row, size_t count) {
-    for (size_t i = 0; i < count; ++i) sums[i] += row[i];
-}
+    size_t size() const { return (count + stride - 1) / stride; }
+};
 
 struct PlainRows {
-    static void heights(const int8_t* coordinates, size_t width, const int32_t* rows, size_t count, size_t stride,
-                        const Direction& direction, int32_t* out) {
-        for (size_t i = 0, place = 0; place < count; ++i, place += stride)
-            out[i] = height_plain(coordinates + static_cast<size_t>(rows[place]) * width, direction, width);
+    const int8_t* coordinates;
+    size_t width;
+
+    const int8_t* row(int32_t number) const { return coordinates + static_cast<size_t>(number) * width; }
+
+    int32_t height(int32_t number, const Direction& direction) const {
+        int32_t height = 0;
+        for (size_t i = 0; i < width; ++i) height += static_cast<int32_t>(row(number)[i]) * direction[i];
+        return height;
     }
-    static void add(const int8_t* row, size_t width, Sums& sums) { add_plain(sums, row, width); }
+
+    void heights(const int32_t* rows, size_t count, const Direction& direction, int32_t* out) const {
+        for (size_t i = 0; i < count; ++i) out[i] = height(rows[i], direction);
+    }
+
+    // The sum of the sampled rows from place `first` on.
+    Sums sum(const Sample& sample, size_t first) const {
+        Sums sums{};
+        for (size_t place = first; place < sample.size(); ++place)
+            for (size_t d = 0; d < width; ++d) sums[d] += row(sample.rows[place * sample.stride])[d];
+        return sums;
+    }
+
+    // The sum of the sampled rows that are higher than `limit`, and their number.
+    size_t sum_above(const Sample& sample, const Direction& direction, int32_t limit, Sums& sums) const {
+        sums.fill(0);
+        size_t num_upper = 0;
+        for (size_t place = 0; place < sample.count; place += sample.stride) {
+            if (height(sample.rows[place], direction) <= limit) continue;
+            for (size_t d = 0; d < width; ++d) sums[d] += row(sample.rows[place])[d];
+            ++num_upper;
+        }
+        return num_upper;
+    }
 };
 
 #if HOARFROST_X86
 
-// Rows of 64 coordinates, four registers of 16 bits each.
+// Rows of 64 coordinates, four registers of 16 bits each. Sums of up to 256 rows fit those bits.
 struct Avx2Rows {
-    HOARFROST_AVX2 static void heights(const int8_t* coordinates, size_t, const int32_t* rows, size_t count, size_t stride,
-                                       const Direction& direction, int32_t* out) {
-        __m256i along[4];
-        for (size_t i = 0; i < 4; ++i) along[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(direction.data() + 16 * i));
-        for (size_t i = 0, place = 0; place < count; ++i, place += stride) {
-            const int8_t* row = coordinates + static_cast<size_t>(rows[place]) * max_coordinates;
-            __m256i sums[4];
-            for (size_t j = 0; j < 4; ++j)
-                sums[j] = _mm256_madd_epi16(
-                    _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 16 * j))), along[j]);
-            const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
-            __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-            half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
-            out[i] = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
+    const int8_t* coordinates;
+    static constexpr size_t width = max_coordinates, num_registers = 4, rows_per_sum = 256;
+
+    HOARFROST_AVX2 void heights(const int32_t* rows, size_t count, const Direction& direction, int32_t* out) const {
+        __m256i along[num_registers], row[num_registers];
+        load(direction, along);
+        for (size_t i = 0; i < count; ++i) {
+            load(rows[i], row);
+            out[i] = height(row, along);
         }
     }
-    HOARFROST_AVX2 static void add(const int8_t* row, size_t, Sums& sums) {
-        for (size_t j = 0; j < max_coordinates; j += 8) {
-            const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + j)));
-            __m256i* place = reinterpret_cast<__m256i*>(sums.data() + j);
-            _mm256_storeu_si256(place, _mm256_add_epi32(_mm256_loadu_si256(place), wide));
+
+    HOARFROST_AVX2 Sums sum(const Sample& sample, size_t first) const {
+        Sums sums{};
+        __m256i row[num_registers];
+        for (size_t place = first; place < sample.size();) {
+            __m256i part[num_registers] = {};
+            const size_t end = std::min(place + rows_per_sum, sample.size());
+            for (; place < end; ++place) {
+                load(sample.rows[place * sample.stride], row);
+                for (size_t j = 0; j < num_registers; ++j) part[j] = _mm256_add_epi16(part[j], row[j]);
+            }
+            add(part, sums);
         }
+        return sums;
+    }
+
+    HOARFROST_AVX2 size_t sum_above(const Sample& sample, const Direction& direction, int32_t limit, Sums& sums) const {
+        sums.fill(0);
+        __m256i along[num_registers], row[num_registers];
+        load(direction, along);
+        size_t num_upper = 0;
+        for (size_t place = 0; place < sample.size();) {
+            __m256i part[num_registers] = {};
+            const size_t end = std::min(place + rows_per_sum, sample.size());
+            for (; place < end; ++place) {
+                load(sample.rows[place * sample.stride], row);
+                const bool is_above = height(row, along) > limit;
+                const __m256i mask = _mm256_set1_epi16(static_cast<int16_t>(-static_cast<int>(is_above)));
+                for (size_t j = 0; j < num_registers; ++j) part[j] = _mm256_add_epi16(part[j], _mm256_and_si256(row[j], mask));
+                num_upper += is_above;
+            }
+            add(part, sums);
+        }
+        return num_upper;
+    }
+
+private:
+    HOARFROST_AVX2 inline __attribute__((always_inline)) void load(int32_t number, __m256i (&row)[num_registers]) const {
+        const __m128i* from = reinterpret_cast<const __m128i*>(coordinates + static_cast<size_t>(number) * width);
+        for (size_t j = 0; j < num_registers; ++j) row[j] = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + j));
+    }
+
+    HOARFROST_AVX2 static inline __attribute__((always_inline)) void load(const Direction& direction, __m256i (&along)[num_registers]) {
+        const __m256i* from = reinterpret_cast<const __m256i*>(direction.data());
+        for (size_t j = 0; j < num_registers; ++j) along[j] = _mm256_loadu_si256(from + j);
+    }
+
+    HOARFROST_AVX2 static inline __attribute__((always_inline)) int32_t height(const __m256i (&row)[num_registers],
+                                                                               const __m256i (&along)[num_registers]) {
+        const __m256i first = _mm256_add_epi32(_mm256_madd_epi16(row[0], along[0]), _mm256_madd_epi16(row[1], along[1]));
+        const __m256i second = _mm256_add_epi32(_mm256_madd_epi16(row[2], along[2]), _mm256_madd_epi16(row[3], along[3]));
+        const __m256i sum = _mm256_add_epi32(first, second);
+        __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+        return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
+    }
+
+    HOARFROST_AVX2 static inline __attribute__((always_inline)) void add(const __m256i (&part)[num_registers], Sums& sums) {
+        int16_t entries[max_coordinates];
+        for (size_t j = 0; j < num_registers; ++j) _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries + 16 * j), part[j]);
+        for (size_t d = 0; d < max_coordinates; ++d) sums[d] += entries[d];
     }
 };
 
@@ -77,8 +153,8 @@ struct Avx2Rows {
 template <class Rows>
 class Halving {
 public:
-    Halving(const int8_t* coordinates, size_t num_rows, size_t width, size_t page_size, int32_t* rows)
-        : coordinates_(coordinates), width_(width), page_size_(page_size), rows_(rows), heights_(num_rows), upper_(num_rows) {
+    Halving(const Rows& source, size_t num_rows, size_t page_size, int32_t* rows)
+        : source_(source), page_size_(page_size), rows_(rows), heights_(num_rows), upper_(num_rows) {
         for (size_t i = 0; i < num_rows; ++i) rows[i] = static_cast<int32_t>(i);
     }
 
@@ -87,40 +163,33 @@ public:
         if (count <= page_size_) return;
         const size_t num_left = count / page_size_ / 2 * page_size_;
         int32_t* rows = rows_ + start;
-        Rows::heights(coordinates_, width_, rows, count, 1, direction(rows, count), heights_.data());
+        source_.heights(rows, count, direction({rows, count, (count + sample_rows - 1) / sample_rows}), heights_.data());
         partition(rows, count, num_left);
         split(start, num_left);
         split(start + num_left, count - num_left);
     }
 
 private:
-    const int8_t* coordinates_;
-    size_t width_, page_size_;
+    Rows source_;
+    size_t page_size_;
     int32_t* rows_;
     std::vector<int32_t> heights_, upper_;
     std::vector<uint64_t> keys_;
 
-    const int8_t* row(int32_t number) const { return coordinates_ + static_cast<size_t>(number) * width_; }
-
-    Direction direction(const int32_t* rows, size_t count) {
-        const size_t stride = (count + sample_rows - 1) / sample_rows, num_sampled = (count + stride - 1) / stride;
-        Sums total{}, upper{};
-        for (size_t i = 0; i < num_sampled; ++i) Rows::add(row(rows[i * stride]), width_, i < num_sampled / 2 ? total : upper);
-        for (size_t d = 0; d < width_; ++d) total[d] += upper[d];
-        Direction along = between_means(total, upper, num_sampled, num_sampled - num_sampled / 2);
+    Direction direction(const Sample& sample) const {
+        const size_t size = sample.size();
+        const Sums total = source_.sum(sample, 0);
+        Sums upper = source_.sum(sample, size / 2);
+        Direction along = between_means(total, upper, size, size - size / 2);
         for (int round = 0; round < num_refinements; ++round) {
             int64_t sum = 0;
-            for (size_t d = 0; d < width_; ++d) sum += static_cast<int64_t>(along[d]) * total[d];
-            Rows::heights(coordinates_, width_, rows, count, stride, along, heights_.data());
-            upper.fill(0);
-            size_t num_upper = 0;
-            for (size_t i = 0; i < num_sampled; ++i)
-                if (static_cast<int64_t>(heights_[i]) * static_cast<int64_t>(num_sampled) > sum) {
-                    Rows::add(row(rows[i * stride]), width_, upper);
-                    ++num_upper;
-                }
+            for (size_t d = 0; d < source_.width; ++d) sum += static_cast<int64_t>(along[d]) * total[d];
+            // height * size > sum, as one comparison: height > floor(sum / size)
+            const int64_t divisor = static_cast<int64_t>(size), quotient = sum / divisor;
+            const int64_t limit = quotient - (sum % divisor < 0);
+            const size_t num_upper = source_.sum_above(sample, along, static_cast<int32_t>(limit), upper);
             if (num_upper == 0) break;
-            along = between_means(total, upper, num_sampled, num_upper);
+            along = between_means(total, upper, size, num_upper);
         }
         return along;
     }
@@ -128,14 +197,14 @@ private:
     Direction between_means(const Sums& total, const Sums& upper, size_t num_rows, size_t num_upper) const {
         std::array<int64_t, max_coordinates> difference{};
         int64_t largest = 0;
-        for (size_t d = 0; d < width_; ++d) {
+        for (size_t d = 0; d < source_.width; ++d) {
             difference[d] = static_cast<int64_t>(upper[d]) * static_cast<int64_t>(num_rows - num_upper) -
                             static_cast<int64_t>(total[d] - upper[d]) * static_cast<int64_t>(num_upper);
             largest = std::max(largest, std::abs(difference[d]));
         }
         const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(largest))) - 15);
         Direction along{};
-        for (size_t d = 0; d < width_; ++d) along[d] = static_cast<int16_t>(difference[d] >> shift);
+        for (size_t d = 0; d < source_.width; ++d) along[d] = static_cast<int16_t>(difference[d] >> shift);
         return along;
     }
 
@@ -171,8 +240,8 @@ private:
     uint64_t counted_smallest(size_t count, size_t rank) {
         const auto [low, high] = std::minmax_element(heights_.begin(), heights_.begin() + static_cast<std::ptrdiff_t>(count));
         const int64_t lowest = *low;
-        const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(*high - lowest))) - 10);
-        std::array<uint32_t, num_bins> bins{};
+        const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(*high - lowest))) - log2_bins);
+        std::array<uint32_t, size_t{1} << log2_bins> bins{};
         for (size_t i = 0; i < count; ++i) ++bins[static_cast<size_t>((heights_[i] - lowest) >> shift)];
         size_t bin = 0;
         while (rank >= bins[bin]) rank -= bins[bin++];
@@ -190,10 +259,10 @@ void group_similar(const int8_t* coordinates, size_t num_rows, size_t num_coordi
                    int32_t* rows) {
 #if HOARFROST_X86
     if (instruction_set != InstructionSet::plain && num_coordinates == max_coordinates)
-        return Halving<Avx2Rows>(coordinates, num_rows, num_coordinates, page_size, rows).split(0, num_rows);
+        return Halving<Avx2Rows>({coordinates}, num_rows, page_size, rows).split(0, num_rows);
 #endif
     (void)instruction_set;
-    Halving<PlainRows>(coordinates, num_rows, num_coordinates, page_size, rows).split(0, num_rows);
+    Halving<PlainRows>({coordinates, num_coordinates}, num_rows, page_size, rows).split(0, num_rows);
 }
 
 }  // namespace hoarfrost

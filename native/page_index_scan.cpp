@@ -173,6 +173,39 @@ HOARFROST_AVX2 inline __attribute__((always_inline)) void unit_sums_avx2(const u
     }
 }
 
+// The scores of the 16 rows of a unit, as `score_unit` computes them.
+HOARFROST_AVX2 inline __attribute__((always_inline)) void score_unit_avx2(__m256i sums, const uint16_t* factors, const QueryTables& tables,
+                                                                          float weight, __m256 (&scores)[2]) {
+    const __m256 step = _mm256_set1_ps(tables.step), offset = _mm256_set1_ps(tables.offset), weights = _mm256_set1_ps(weight);
+    const __m128i halves[2] = {_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
+    for (size_t i = 0; i < 2; ++i) {
+        const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(factors + 8 * i)));
+        const __m256 factor = _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+        const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(halves[i]));
+        scores[i] = _mm256_mul_ps(_mm256_sub_ps(_mm256_mul_ps(sum, step), offset), _mm256_mul_ps(factor, weights));
+    }
+}
+
+HOARFROST_AVX2 inline __attribute__((always_inline)) __m256 rough_exp2_avx2(__m256 x) {
+    const __m256 bounded = _mm256_max_ps(x, _mm256_set1_ps(-126.0f));
+    const __m256 bits = _mm256_mul_ps(_mm256_add_ps(bounded, _mm256_set1_ps(127.0f)), _mm256_set1_ps(0x1p23f));
+    return _mm256_castsi256_ps(_mm256_cvttps_epi32(bits));
+}
+
+// `log_mass_of` for a full page of one unit; the same sums in the same order.
+HOARFROST_AVX2 inline __attribute__((always_inline)) float log_mass_avx2(const __m256 (&scores)[2]) {
+    const __m256 eight = _mm256_max_ps(scores[0], scores[1]);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_permute_ps(four, 0x4E));
+    four = _mm_max_ps(four, _mm_permute_ps(four, 0xB1));
+    const __m256 largest = _mm256_set_m128(four, four);
+    const __m256 powers = _mm256_add_ps(rough_exp2_avx2(_mm256_sub_ps(scores[0], largest)), rough_exp2_avx2(_mm256_sub_ps(scores[1], largest)));
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(powers), _mm256_extractf128_ps(powers, 1));
+    sum = _mm_add_ps(sum, _mm_permute_ps(sum, 0x4E));
+    sum = _mm_add_ps(sum, _mm_permute_ps(sum, 0xB1));
+    return _mm_cvtss_f32(four) + rough_log2(_mm_cvtss_f32(sum));
+}
+
 template <size_t num_queries>
 HOARFROST_AVX2 void scan_avx2(const Scan& scan, const QueryTables* tables, const std::vector<uint8_t>* ordered, float* log_masses) {
     const size_t num_units = scan.pages.num_units, num_bytes = scan.pages.num_bytes, num_scores = num_units * unit_rows;
@@ -181,20 +214,25 @@ HOARFROST_AVX2 void scan_avx2(const Scan& scan, const QueryTables* tables, const
     std::vector<float> scores(num_queries * num_scores);
     for (size_t page = 0; page < scan.num_pages; ++page) {
         const size_t count = static_cast<size_t>(scan.counts[page]);
+        const bool is_one_full_unit = num_units == 1 && count == unit_rows;
         for (size_t unit = 0; unit < num_units; ++unit) {
             const size_t place = page * num_units + unit;
             __m256i sums[num_queries];
             unit_sums_avx2(scan.pages.blocks + place * num_bytes * unit_rows, num_bytes, entries, sums);
             for (size_t q = 0; q < num_queries; ++q) {
-                uint16_t words[unit_rows];
-                _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), sums[q]);
-                score_unit(words, scan.pages.factors + place * unit_rows, tables[q], scan.weight,
-                           scores.data() + q * num_scores + unit * unit_rows);
+                __m256 unit_scores[2];
+                score_unit_avx2(sums[q], scan.pages.factors + place * unit_rows, tables[q], scan.weight, unit_scores);
+                if (is_one_full_unit) {
+                    log_masses[q * scan.num_pages + page] = log_mass_avx2(unit_scores);
+                    continue;
+                }
+                for (size_t i = 0; i < 2; ++i)
+                    _mm256_storeu_ps(scores.data() + q * num_scores + unit * unit_rows + 8 * i, unit_scores[i]);
             }
         }
-        for (size_t q = 0; q < num_queries; ++q) {
+        for (size_t q = 0; q < num_queries && !is_one_full_unit; ++q) {
             float* page_scores = scores.data() + q * num_scores;
-            if (count < num_scores) std::fill(page_scores + count, page_scores + num_scores, -infinity);
+            std::fill(page_scores + count, page_scores + num_scores, -infinity);
             log_masses[q * scan.num_pages + page] = count > 0 ? log_mass_of(page_scores, num_units) : -infinity;
         }
     }
