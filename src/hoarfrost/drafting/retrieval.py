@@ -42,8 +42,8 @@ class Shares:
         """One observation per entry: whether the source's token was chosen against the drafter's best, and what was left over for it."""
         self._hits *= _MEMORY
         self._chances *= _MEMORY
-        np.add.at(self._hits, buckets, hits)
-        np.add.at(self._chances, buckets, chances)
+        self._hits += np.bincount(buckets, hits, len(self._hits))
+        self._chances += np.bincount(buckets, chances, len(self._hits))
         self.values = np.clip(self._hits / np.maximum(self._chances, 1e-3), 0.0, _MAX_SHARE).astype(np.float32)
 
 

@@ -224,14 +224,13 @@ class Guesser:
             num_rows = len(log_probs)
             hits = token_ids == chosen[:num_rows, None]
             depths, off_spine = np.arange(num_rows), (~on_spine).astype(np.intp)
-            calibration = self.calibration(*key)
-            believed = calibration.apply(log_probs, depths, off_spine) if config.calibration else np.exp(log_probs.astype(np.float64))
+            believed = drafted = np.exp(log_probs.astype(np.float64))
+            if config.calibration:
+                believed = self.calibration(*key).observe(log_probs, hits, depths, off_spine)
             left_over[:num_rows] -= np.minimum(believed.sum(1), 1.0)
             is_open[:num_rows] = ~hits.any(1)
             if self.watch is not None:
-                self.watch(np.exp(log_probs.astype(np.float64)), believed, hits, depths, off_spine)
-            if config.calibration:
-                calibration.observe(log_probs, hits, depths, off_spine)
+                self.watch(drafted, believed, hits, depths, off_spine)
         if config.retrieval and guess.path is not None:
             row_tokens = np.concatenate((guess.tree.token_ids[:1], chosen[:-1]))
             self.retrieval.observe(row_tokens, chosen, left_over, is_open, guess.path, guess.num_matched)

@@ -41,8 +41,8 @@ class Calibration:
 
     def observe(
         self, log_probs: NDArray[np.float32], hits: NDArray[np.bool_], depths: NDArray[np.intp], off_spine: NDArray[np.intp]
-    ) -> None:
-        """Learns from m visited rows.
+    ) -> NDArray[np.float64]:
+        """Learns from m visited rows. Returns what was believed of the candidates before, as `apply` gives it.
 
         Args:
             log_probs: float32 [m, k], the best candidates below each row, uncalibrated; -inf: no candidate.
@@ -51,7 +51,8 @@ class Calibration:
         """
         valid = np.isfinite(log_probs)
         logits = _logit(log_probs)
-        predicted = self.apply(log_probs, depths, off_spine)
+        slopes, intercepts = self.parameters[:, off_spine, depths, None]
+        predicted = _sigmoid(slopes * logits + intercepts)
         residuals = np.where(valid, hits - predicted, 0.0)
         weights = np.where(valid, predicted * (1 - predicted), 0.0)
         gradient = np.stack(((residuals * logits).sum(1), residuals.sum(1)))
@@ -67,6 +68,7 @@ class Calibration:
         updated = self.parameters[:, off_spine, depths] + steps
         updated[0] = np.clip(updated[0], _MIN_SLOPE, _MAX_SLOPE)
         self.parameters[:, off_spine, depths] = updated
+        return predicted
 
 
 def _logit(log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
