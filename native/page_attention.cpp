@@ -68,7 +68,7 @@ namespace plain {
 #if HOARFROST_X86
 #define VECTOR_FLOATS 8
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,fma")
 namespace avx2 {
 #include "page_attention_kernel.inl"
 }
@@ -77,7 +77,7 @@ namespace avx2 {
 
 #define VECTOR_FLOATS 16
 #pragma GCC push_options
-#pragma GCC target("avx2,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
 namespace avx512 {
 #include "page_attention_kernel.inl"
 }

@@ -1,8 +1,8 @@
 // Attention of a few query rows over local rows, over pages wherever they lie in a pool, and over summaries of pages that were not fetched.
 //
 // Nothing is gathered: pages are read where they are. The parts are merged by a running softmax (log-sum-exp), one KV head per task, the
-// query heads of its group together, so that a row of keys is read once for all of them. Arithmetic is float32 whatever is stored, in an
-// order that depends neither on the instruction set nor on the number of threads.
+// query heads of its group together, so that a row of keys is read once for all of them. Arithmetic is float32 whatever is stored; a row's
+// sums are taken in an order that depends neither on the instruction set nor on the number of threads.
 #pragma once
 
 #include <cstddef>

@@ -33,12 +33,19 @@ HOARFROST_INLINE void add_scaled(Lanes& sum, float factor, const Lanes& b) {
     for (size_t i = 0; i < num_vectors; ++i) sum.parts[i] += factor * b.parts[i];
 }
 
-HOARFROST_INLINE float sum_of(const Lanes& lanes) {
-    float values[num_lanes];
-    store(lanes, values);
-    for (size_t width = num_lanes / 2; width > 0; width /= 2)
-        for (size_t i = 0; i < width; ++i) values[i] += values[i + width];
-    return values[0];
+// Halves are added until one register is left, then its lanes.
+HOARFROST_INLINE float sum_of(Lanes lanes) {
+    for (size_t half = num_vectors / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; ++i) lanes.parts[i] += lanes.parts[i + half];
+    float values[vector_floats];
+    *reinterpret_cast<UnalignedVector*>(values) = lanes.parts[0];
+    float sums[4];
+    for (size_t i = 0; i < 4; ++i) sums[i] = values[i % vector_floats];
+    if constexpr (vector_floats >= 16)
+        for (size_t i = 0; i < 4; ++i) sums[i] = (values[i] + values[i + 8]) + (values[i + 4] + values[i + 12]);
+    if constexpr (vector_floats == 8)
+        for (size_t i = 0; i < 4; ++i) sums[i] = values[i] + values[i + 4];
+    return vector_floats == 1 ? values[0] : (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 // scores[i * block_rows + j] = queries[i] . keys[j] for `count` keys and Q queries.

@@ -106,7 +106,7 @@ class PagePool:
         missing = num_slots - len(self._free)
         if missing > 0:
             capacity = len(self.buffer)
-            grown = max(capacity + missing, capacity + capacity // 4)
+            grown = max(capacity + missing, capacity + capacity // 8)
             self.buffer = self._memory.grow(self.buffer, grown)
             self._free[:0] = range(grown - 1, capacity - 1, -1)
 

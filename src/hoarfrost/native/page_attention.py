@@ -1,6 +1,7 @@
 """Attention over pages that stay where they are, on the CPU: what a query sees is read in place and merged by log-sum-exp.
 
-Threads share the KV heads. Arithmetic is float32 whatever is stored, and the result does not depend on threads or instruction sets.
+Threads share the KV heads. Arithmetic is float32 whatever is stored. The result does not depend on the number of threads; it does in the
+last bits on the instruction set, since products and sums are fused where the processor can.
 """
 
 from __future__ import annotations
