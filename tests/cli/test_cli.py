@@ -237,7 +237,7 @@ class TestBench:
             (["--sets", "gsm9k"], "Unknown prompt set 'gsm9k'"),
             (["--sets", "math500"], "math500.jsonl cannot be read"),
             (["--limit", "0"], "limit of prompts per set is 0"),
-            (["--budgets", "16,x"], "--budgets takes numbers of nodes or `auto`"),
+            (["--budgets", "16,x"], "--budgets takes a number of nodes or `auto`"),
             (["--budgets", "2000"], "2000"),
             (["--temperature", "nan"], "nan"),
             (["--modes", "ar,trie"], "Unknown mode 'trie'"),

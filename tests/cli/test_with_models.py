@@ -103,7 +103,7 @@ def test_bench_finds_no_difference_between_the_modes(pair: Pair, call: Any, tmp_
         (["no/such/model", "Hi"], "no/such/model"),
         (["TARGET", "Hi", "--drafter", "no/such/drafter"], "no/such/drafter"),
         (["TARGET", "Hi", "--drafter", "MISFIT"], "48.*32|32.*48"),
-        (["TARGET", "Hi", "--tree-budget", "8"], "needs a drafter"),
+        (["TARGET", "Hi", "--mode", "chain"], "needs a drafter"),
         (["TARGET", "x" * 600], "600|5[0-9][0-9]|6[0-9][0-9]"),
         (["TARGET", "", "--no-chat"], "empty"),
         (["TARGET", "Hi", "--dtype", "float8"], "float8"),

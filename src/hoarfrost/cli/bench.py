@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Drafter, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.options import (
+    EXIT_INTERRUPTED,
+    Chat,
+    Device,
+    Drafter,
+    Dtype,
+    Model,
+    given,
+    load_engine,
+    parse_budget,
+    parse_list,
+    shows_defaults_of,
+)
 from hoarfrost.cli.plot import read_result
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.decode_modes import MODES
@@ -48,7 +60,7 @@ def decode(
     settings = DecodeSettings(
         **given(
             modes=parse_list(modes, str, "--modes") if modes is not None else None,
-            budgets=parse_budgets(budgets) if budgets is not None else None,
+            budgets=tuple(parse_budget(one, "--budgets") for one in parse_list(budgets, str, "--budgets")) if budgets is not None else None,
             temperatures=parse_list(temperatures, float, "--temperature") if temperatures is not None else None,
             max_new_tokens=max_new_tokens,
             seed=seed,
@@ -87,15 +99,6 @@ def report(
         typer.echo(to_markdown(result), nl=False)
     else:
         print_tables(result)
-
-
-def parse_budgets(text: str) -> tuple[int | str, ...]:
-    """Splits `16,32,auto`."""
-    parts = parse_list(text, str, "--budgets")
-    try:
-        return tuple(part if part == "auto" else int(part) for part in parts)
-    except ValueError:
-        raise InvalidInput(f"--budgets takes numbers of nodes or `auto`, separated by commas, not {text!r}.") from None
 
 
 def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -60,7 +60,7 @@ def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Va
         raise InvalidInput(f"{option} takes {kind.__name__} values separated by commas, not {text!r}.") from None
 
 
-def choose_tree(mode: str | None, budget: int | None) -> TreeConfig | None:
+def choose_tree(mode: str | None, budget: str | None) -> TreeConfig | None:
     """The tree that `--mode` and `--tree-budget` ask for; `None` leaves it to the engine."""
     from hoarfrost.tree import TreeConfig
 
@@ -72,7 +72,15 @@ def choose_tree(mode: str | None, budget: int | None) -> TreeConfig | None:
         return TreeConfig.autoregressive()
     if mode == "chain":
         return TreeConfig.chain()
-    return None if mode is None and budget is None else TreeConfig(**given(budget=budget))
+    return None if mode is None and budget is None else TreeConfig(**given(budget=budget and parse_budget(budget, "--tree-budget")))
+
+
+def parse_budget(text: str, option: str) -> int | Literal["auto"]:
+    """A number of nodes, or `auto`."""
+    try:
+        return "auto" if text == "auto" else int(text)
+    except ValueError:
+        raise InvalidInput(f"{option} takes a number of nodes or `auto`, not {text!r}.") from None
 
 
 def shows_defaults_of(*places: str, renamed: Mapping[str, str] | None = None) -> type[TyperCommand]:

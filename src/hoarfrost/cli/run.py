@@ -127,7 +127,7 @@ def run(
     chat: Chat = None,
     drafter: Drafter = "auto",
     mode: Annotated[str | None, typer.Option(help="ar, chain or tree; by default tree where there is a drafter.")] = None,
-    tree_budget: Annotated[int | None, typer.Option(help="Guesses verified in one pass (DDTree's budget).")] = None,
+    tree_budget: Annotated[str | None, typer.Option(help="Guesses verified in one pass (DDTree's budget): a number, or `auto`.")] = None,
     kv_budget: Annotated[
         int | None, typer.Option(help="Attend to so many rows of the context per KV head and layer (IceCache); by default to all.")
     ] = None,

@@ -85,9 +85,9 @@ def make_trees(mode: str, budgets: Sequence[int | str]) -> list[TreeConfig]:
 
 def plan_variants(settings: DecodeSettings, horizon: int | None) -> list[Variant]:
     """The variants of a run with a drafter that guesses `horizon` tokens (`None`: no drafter)."""
-    drafted = [mode for mode in settings.modes if mode != "ar"]
+    drafted = [mode for mode in settings.modes if any(tree.budget and not tree.retrieval for tree in make_trees(mode, settings.budgets))]
     if drafted and horizon is None:
-        raise InvalidInput(f"The mode {drafted[0]!r} needs a drafter; name one with --drafter, or measure plain decoding with --modes ar.")
+        raise InvalidInput(f"The mode {drafted[0]!r} needs a drafter; name one with --drafter, or leave it out with --modes ar,tree.")
     variants = []
     for temperature in settings.temperatures:
         for mode in settings.modes:
