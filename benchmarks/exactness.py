@@ -33,7 +33,12 @@ SETTINGS = (
     SamplingParams(temperature=1.0, seed=3),
     SamplingParams(temperature=1.0, top_p=0.9, seed=4),
 )
-TREES = {f"tree {budget}": TreeConfig(budget=budget) for budget in (1, 8, 15, 32, 64)} | {"chain": TreeConfig.chain()}
+TREES = {
+    **{f"tree {budget}": TreeConfig(budget) for budget in (1, 8, 15, 32, 64)},
+    "tree auto": TreeConfig(),
+    "published 32": TreeConfig.published(32),
+    "chain": TreeConfig.chain(),
+}
 BATCH_SIZES = (1, 4)
 NEAR_TIE = 1e-4
 
