@@ -32,7 +32,7 @@ from hoarfrost.cache.layer_pages import LayerPages
 from hoarfrost.cache.local_rows import LocalRows
 from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, Memory, PagePool
 from hoarfrost.cache.page_summaries import PageSummaries
-from hoarfrost.cache.paged_attention import attend_everything, attend_pages
+from hoarfrost.cache.paged_attention import attend_everything, attend_pages, local_log_mass
 from hoarfrost.cache.store import Visibility
 from hoarfrost.errors import InvalidInput
 
@@ -306,17 +306,6 @@ class IceStore:
         for layer, pages in enumerate(self._layers):
             if self._anchor(layer) not in self._indexes:
                 pages.drop(num_rows)
-
-
-def local_log_mass(queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> Tensor:
-    """The log of the sum of exponentials over the local rows that each query sees: float32 `[H, n]`."""
-    num_heads, num_rows, _ = queries.shape
-    scores = torch.matmul(pack_heads(queries.float() * scale, len(keys)), keys.float().transpose(1, 2)).view(num_heads, num_rows, -1)
-    if num_rows > 1:
-        if square is None:
-            square = torch.ones((num_rows, num_rows), dtype=torch.bool, device=queries.device).tril()
-        scores[..., scores.shape[2] - num_rows :].masked_fill_(~square, float("-inf"))
-    return torch.logsumexp(scores, dim=-1)
 
 
 def _square(visible: Visibility, queries: Tensor) -> Tensor | None:

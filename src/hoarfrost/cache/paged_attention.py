@@ -91,6 +91,17 @@ def _page_part(grouped: Tensor, pool: Tensor, pages: PageLists) -> tuple[Tensor,
     return scores, values.masked_fill(empty.reshape(num_kv_heads, num_lists, -1, 1), 0.0)
 
 
+def local_log_mass(queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> Tensor:
+    """The log of the sum of exponentials over the local rows that each query sees: float32 `[H, n]`."""
+    num_heads, num_rows, _ = queries.shape
+    scores = torch.matmul(pack_heads(queries.float() * scale, len(keys)), keys.float().transpose(1, 2)).view(num_heads, num_rows, -1)
+    if num_rows > 1:
+        if square is None:
+            square = torch.ones((num_rows, num_rows), dtype=torch.bool, device=queries.device).tril()
+        scores[..., scores.shape[2] - num_rows :].masked_fill_(~square, float("-inf"))
+    return torch.logsumexp(scores, dim=-1)
+
+
 def attend_everything(
     queries: Tensor, keys: Tensor, values: Tensor, pool: Tensor, pages: PageLists, *, visible: Tensor | None, scale: float
 ) -> Tensor:
