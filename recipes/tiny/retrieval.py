@@ -15,15 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from corpus import END_OF_TEXT, TURN_END, TURN_START
 
-NAMES = (
-    "Alice Bob Clara David Emma Frank Grace Henry Iris Jack Kate Leo Mary Noah Olive Peter Quinn Rose Sam Tina Ursula Victor Wendy Xavier "
-    "Yara Zoe Anna Ben Carl Diana Eric Fiona George Hannah Ivan Julia Karl Laura Martin Nina Oscar Paula Ruth Simon Thomas Vera Walter"
-).split()
-WORDS = (
-    "apple river stone cloud garden silver window candle forest engine bridge marble pepper violin anchor copper lantern meadow ocean "
-    "paper rabbit saddle temple umbrella valley whistle yellow zebra basket castle dragon eagle feather ginger hammer "
-    "island jacket kettle lemon"
-).split()
+from hoarfrost.evaluation.retrieval_tasks import NAMES, WORDS
 
 
 def number(rng: random.Random) -> str:
