@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "dci.hpp"
 #include "page_index.hpp"
 #include "parallel.hpp"
 
@@ -187,6 +188,107 @@ void rank_pages_face(const In<float, 3>& log_masses, const In<float, 2>& totals,
 }
 
 template <class Key, class Stored>
+KeyRows<Key> rows_of_head(const Strided<Stored>& keys, size_t head) {
+    require(keys.shape(1) == 0 || keys.shape(2) <= 1 || keys.stride(2) == 1, "The entries of a key must lie side by side.");
+    const Key* data = reinterpret_cast<const Key*>(keys.data()) + static_cast<std::ptrdiff_t>(head) * keys.stride(0);
+    return {data, keys.shape(1), static_cast<size_t>(keys.stride(1)), keys.shape(2)};
+}
+
+template <class Key, class Stored>
+void largest_squared_lengths_face(const Strided<Stored>& keys, Out<float, 1> lengths, size_t num_threads,
+                                  const OptionalName& instruction_set) {
+    require(has_shape(lengths, {keys.shape(0)}), "Keys and lengths must fit each other.");
+    const InstructionSet variant = chosen(instruction_set);
+    nb::gil_scoped_release unlocked;
+    parallel_for(keys.shape(0), num_threads,
+                 [&](size_t head) { lengths.data()[head] = largest_squared_length(rows_of_head<Key>(keys, head), variant); });
+}
+
+template <class Key, class Stored>
+void lift_keys_face(const Strided<Stored>& keys, const In<float, 1>& squared_radii, Out<int16_t, 3> lifted, size_t num_threads,
+                    const OptionalName& instruction_set) {
+    const size_t width = lifted.shape(2);
+    require(has_shape(squared_radii, {keys.shape(0)}) && has_shape(lifted, {keys.shape(0), keys.shape(1), width}) &&
+                width % 2 == 0 && width > keys.shape(2),
+            "Keys, radii and lifted keys must fit each other.");
+    const InstructionSet variant = chosen(instruction_set);
+    nb::gil_scoped_release unlocked;
+    parallel_for(keys.shape(0), num_threads, [&](size_t head) {
+        lift_keys(rows_of_head<Key>(keys, head), squared_radii.data()[head], width, variant, lifted.data() + head * keys.shape(1) * width);
+    });
+}
+
+void nearest_pivots_face(const In<int16_t, 2>& points, const In<int16_t, 2>& pivots, Out<int32_t, 1> nearest, size_t num_threads,
+                         const OptionalName& instruction_set) {
+    const size_t num_points = points.shape(0), width = points.shape(1);
+    require(pivots.shape(0) > 0 && pivots.shape(1) == width && width % 2 == 0 && has_shape(nearest, {num_points}),
+            "There must be a pivot, and points and pivots must be of one even width.");
+    const InstructionSet variant = chosen(instruction_set);
+    constexpr size_t points_per_task = 4096;
+    nb::gil_scoped_release unlocked;
+    parallel_for((num_points + points_per_task - 1) / points_per_task, num_threads, [&](size_t task) {
+        const size_t first = task * points_per_task, count = std::min(points_per_task, num_points - first);
+        nearest_pivots({points.data() + first * width, count, width}, {pivots.data(), pivots.shape(0), width}, variant,
+                       nearest.data() + first);
+    });
+}
+
+void project_rows_face(const In<int16_t, 2>& rows, const In<int16_t, 1>& direction, Out<int32_t, 1> projections,
+                       const OptionalName& instruction_set) {
+    require(has_shape(direction, {rows.shape(1)}) && has_shape(projections, {rows.shape(0)}), "Rows and direction must fit each other.");
+    nb::gil_scoped_release unlocked;
+    project_rows({rows.data(), rows.shape(0), rows.shape(1)}, direction.data(), chosen(instruction_set), projections.data());
+}
+
+void check_tree(const In<int32_t, 1>& starts, const In<int32_t, 1>& cell_pages, const In<int32_t, 1>& child_cells,
+                const In<int32_t, 2>& page_rows, const In<int32_t, 1>& counts, const In<int64_t, 1>& slots, size_t num_slots) {
+    const int32_t num_cells = static_cast<int32_t>(starts.shape(0)) - 1, num_pages = static_cast<int32_t>(counts.shape(0));
+    const int32_t num_rows = static_cast<int32_t>(child_cells.shape(0));
+    require(num_cells >= 1 && starts.data()[0] == 0 && starts.data()[num_cells] == static_cast<int32_t>(cell_pages.shape(0)),
+            "The cells must start at 0 and end with their pages.");
+    for (int32_t cell = 0; cell < num_cells; ++cell) require(starts.data()[cell] <= starts.data()[cell + 1], "Cells must follow each other.");
+    for (size_t i = 0; i < cell_pages.size(); ++i)
+        require(cell_pages.data()[i] >= 0 && cell_pages.data()[i] < num_pages, "A cell names a page outside the table.");
+    for (size_t i = 0; i < child_cells.size(); ++i)
+        require(child_cells.data()[i] == -1 || (child_cells.data()[i] > 0 && child_cells.data()[i] < num_cells), "A row names no cell.");
+    check_counts(counts.data(), counts.size(), page_rows.shape(1));
+    for (int32_t page = 0; page < num_pages; ++page) {
+        if (counts.data()[page] == 0) continue;
+        require(slots.data()[page] >= 0 && static_cast<size_t>(slots.data()[page]) < num_slots, "A page lies outside the pool.");
+        for (int32_t i = 0; i < counts.data()[page]; ++i) {
+            const int32_t row = page_rows.data()[static_cast<size_t>(page) * page_rows.shape(1) + static_cast<size_t>(i)];
+            require(row >= 0 && row < num_rows, "A page names a row outside the tree.");
+        }
+    }
+}
+
+template <class Key, class Stored>
+void search_tree_face(const In<int32_t, 1>& cell_starts, const In<int32_t, 1>& cell_pages, const In<int32_t, 1>& child_cells,
+                      const In<int32_t, 1>& projections, const In<int32_t, 2>& page_rows, const In<int32_t, 1>& counts,
+                      const Strided<Stored>& pool, const In<int64_t, 1>& slots, const In<float, 2>& queries,
+                      const In<int32_t, 1>& projected, size_t field_of_view, double scored_share, size_t batch, Out<float, 2> scores,
+                      size_t num_threads, const OptionalName& instruction_set) {
+    const size_t num_pages = counts.shape(0), num_queries = queries.shape(0), page_size = pool.shape(1), head_dim = pool.shape(2);
+    require(pool.size() == 0 || ((head_dim == 1 || pool.stride(2) == 1) &&
+                                 (page_size == 1 || pool.stride(1) == static_cast<int64_t>(head_dim)) && pool.stride(0) >= 0),
+            "The keys of a page must lie side by side.");
+    require(has_shape(projections, {child_cells.shape(0)}) && has_shape(page_rows, {num_pages, page_size}) && slots.shape(0) >= num_pages &&
+                queries.shape(1) == head_dim && has_shape(projected, {num_queries}) && has_shape(scores, {num_queries, num_pages}),
+            "Tree, pages, queries and scores must fit each other.");
+    require(field_of_view > 0 && batch > 0 && scored_share > 0.0 && scored_share <= 1.0, "A search needs some breadth.");
+    check_tree(cell_starts, cell_pages, child_cells, page_rows, counts, slots, pool.shape(0));
+    const DciTree tree{cell_starts.data(), cell_pages.data(), child_cells.data(), projections.data(), page_rows.data(), counts.data(), num_pages};
+    const KeySlots<Key> keys{reinterpret_cast<const Key*>(pool.data()), pool.shape(0), static_cast<size_t>(pool.stride(0)), page_size,
+                             head_dim};
+    const InstructionSet variant = chosen(instruction_set);
+    nb::gil_scoped_release unlocked;
+    parallel_for(num_queries, num_threads, [&](size_t query) {
+        search_tree(tree, keys, slots.data(), queries.data() + query * head_dim, projected.data()[query],
+                    DciBreadth{field_of_view, scored_share, batch}, variant, scores.data() + query * num_pages);
+    });
+}
+
+template <class Key, class Stored>
 void bind_key_kernels(nb::module_& module, const std::string& suffix) {
     module.def(("index_sketch_keys" + suffix).c_str(), &sketch_keys_face<Key, Stored>, "keys"_a.noconvert(), "centre"_a.noconvert(),
                "flips"_a.noconvert(), "coordinate_scale"_a.noconvert(), "codes"_a.noconvert(), "factors"_a.noconvert(),
@@ -194,6 +296,14 @@ void bind_key_kernels(nb::module_& module, const std::string& suffix) {
     module.def(("index_page_log_masses" + suffix).c_str(), &page_log_masses_face<Key, Stored>, "pool"_a.noconvert(), "slots"_a.noconvert(),
                "counts"_a.noconvert(), "pages"_a.noconvert(), "queries"_a.noconvert(), "log_masses"_a.noconvert(), "num_threads"_a,
                "instruction_set"_a = nb::none());
+    module.def(("index_largest_squared_lengths" + suffix).c_str(), &largest_squared_lengths_face<Key, Stored>, "keys"_a.noconvert(),
+               "lengths"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def(("index_lift_keys" + suffix).c_str(), &lift_keys_face<Key, Stored>, "keys"_a.noconvert(), "squared_radii"_a.noconvert(),
+               "lifted"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def(("index_search_tree" + suffix).c_str(), &search_tree_face<Key, Stored>, "cell_starts"_a.noconvert(),
+               "cell_pages"_a.noconvert(), "child_cells"_a.noconvert(), "projections"_a.noconvert(), "page_rows"_a.noconvert(),
+               "counts"_a.noconvert(), "pool"_a.noconvert(), "slots"_a.noconvert(), "queries"_a.noconvert(), "projected"_a.noconvert(),
+               "field_of_view"_a, "scored_share"_a, "batch"_a, "scores"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
 }
 
 }  // namespace
@@ -208,6 +318,10 @@ void bind_index(nb::module_& module) {
     module.def("index_estimate_log_masses", &estimate_log_masses_face, "blocks"_a.noconvert(), "factors"_a.noconvert(),
                "counts"_a.noconvert(), "queries"_a.noconvert(), "flips"_a.noconvert(), "weight"_a, "log_masses"_a.noconvert(),
                "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("index_nearest_pivots", &nearest_pivots_face, "points"_a.noconvert(), "pivots"_a.noconvert(), "nearest"_a.noconvert(),
+               "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("index_project_rows", &project_rows_face, "rows"_a.noconvert(), "direction"_a.noconvert(), "projections"_a.noconvert(),
+               "instruction_set"_a = nb::none());
     module.def("index_total_log_masses", &total_log_masses_face, "log_masses"_a.noconvert(), "totals"_a.noconvert(),
                "instruction_set"_a = nb::none());
     module.def("index_rank_pages", &rank_pages_face, "log_masses"_a.noconvert(), "totals"_a.noconvert(), "places"_a.noconvert(),

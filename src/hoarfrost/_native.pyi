@@ -210,6 +210,72 @@ def copy_rows(
     row_bytes: int,
     /,
 ) -> None: ...
+def index_largest_squared_lengths(
+    keys: NDArray[np.float32], lengths: NDArray[np.float32], num_threads: int, instruction_set: str | None = None
+) -> None: ...
+def index_lift_keys(
+    keys: NDArray[np.float32],
+    squared_radii: NDArray[np.float32],
+    lifted: NDArray[np.int16],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_search_tree(
+    cell_starts: NDArray[np.int32],
+    cell_pages: NDArray[np.int32],
+    child_cells: NDArray[np.int32],
+    projections: NDArray[np.int32],
+    page_rows: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    pool: NDArray[np.float32],
+    slots: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    projected: NDArray[np.int32],
+    field_of_view: int,
+    scored_share: float,
+    batch: int,
+    scores: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_largest_squared_lengths_bfloat16(
+    keys: NDArray[np.uint16], lengths: NDArray[np.float32], num_threads: int, instruction_set: str | None = None
+) -> None: ...
+def index_lift_keys_bfloat16(
+    keys: NDArray[np.uint16],
+    squared_radii: NDArray[np.float32],
+    lifted: NDArray[np.int16],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_search_tree_bfloat16(
+    cell_starts: NDArray[np.int32],
+    cell_pages: NDArray[np.int32],
+    child_cells: NDArray[np.int32],
+    projections: NDArray[np.int32],
+    page_rows: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    pool: NDArray[np.uint16],
+    slots: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    projected: NDArray[np.int32],
+    field_of_view: int,
+    scored_share: float,
+    batch: int,
+    scores: NDArray[np.float32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_nearest_pivots(
+    points: NDArray[np.int16],
+    pivots: NDArray[np.int16],
+    nearest: NDArray[np.int32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_project_rows(
+    rows: NDArray[np.int16], direction: NDArray[np.int16], projections: NDArray[np.int32], instruction_set: str | None = None
+) -> None: ...
 def index_sketch_keys(
     keys: NDArray[np.float32],
     centre: NDArray[np.float32],

@@ -6,7 +6,8 @@ The formulas, and the plain twins of the same names, are in `hoarfrost.cache.ind
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,23 @@ UNIT_ROWS = 16
 MAX_COORDINATES = 64
 
 Masses = NDArray[np.float32]
+
+
+class DciBreadth(NamedTuple):
+    """How far a search of the DCI-tree goes: nodes kept per level; of a cell of more than `batch` rows the share that is scored."""
+
+    field_of_view: int
+    scored_share: float
+    batch: int
+
+
+class Tree(Protocol):
+    """A DCI-tree as the search reads it; see `hoarfrost.cache.index.dci_tree`."""
+
+    child_cells: NDArray[np.int32]
+    projections: NDArray[np.int32]
+
+    def flat_cells(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
 
 
 class Sketches(NamedTuple):
@@ -132,6 +150,75 @@ def rank_pages(log_masses: Masses, totals: Masses, num_pages: int, instruction_s
     places = np.empty((log_masses.shape[0], num_pages), np.int32)
     _native.index_rank_pages(np.ascontiguousarray(log_masses), totals, places, torch.get_num_threads(), instruction_set)
     return places
+
+
+def largest_squared_lengths(keys: Tensor, instruction_set: str | None = None) -> NDArray[np.float32]:
+    """The largest squared length of a key of each head, float32 `[Hkv]`, of `keys [Hkv, N, D]`."""
+    held = _on_cpu(keys)
+    lengths = np.zeros(len(held), np.float32)
+    if held.dtype == torch.bfloat16:
+        _native.index_largest_squared_lengths_bfloat16(held.view(torch.uint16).numpy(), lengths, torch.get_num_threads(), instruction_set)
+    else:
+        _native.index_largest_squared_lengths(held.numpy(), lengths, torch.get_num_threads(), instruction_set)
+    return lengths
+
+
+def lift_keys(keys: Tensor, squared_radii: NDArray[np.float32], instruction_set: str | None = None) -> NDArray[np.int16]:
+    """Lifted keys int16 `[Hkv, N, W]` of `keys [Hkv, N, D]`, in fixed point."""
+    held = _on_cpu(keys)
+    head_dim = held.shape[2]
+    lifted = np.empty((*held.shape[:2], head_dim + 2 - head_dim % 2), np.int16)
+    if held.dtype == torch.bfloat16:
+        _native.index_lift_keys_bfloat16(held.view(torch.uint16).numpy(), squared_radii, lifted, torch.get_num_threads(), instruction_set)
+    else:
+        _native.index_lift_keys(held.numpy(), squared_radii, lifted, torch.get_num_threads(), instruction_set)
+    return lifted
+
+
+def nearest_pivots(points: NDArray[np.int16], pivots: NDArray[np.int16], instruction_set: str | None = None) -> NDArray[np.int32]:
+    """The pivot `[M, W]` with the largest product for every point `[N, W]`, the first among equals: int32 `[N]`. M is 1 or more."""
+    nearest = np.empty(len(points), np.int32)
+    _native.index_nearest_pivots(points, pivots, nearest, torch.get_num_threads(), instruction_set)
+    return nearest
+
+
+def project(rows: NDArray[np.int16], direction: NDArray[np.int16], instruction_set: str | None = None) -> NDArray[np.int32]:
+    """Products int32 `[N]` of lifted rows `[N, W]` with `direction [W]`, whose entries lie in -127..127."""
+    projections = np.empty(len(rows), np.int32)
+    _native.index_project_rows(rows, direction, projections, instruction_set)
+    return projections
+
+
+def search_trees(
+    trees: Sequence[Tree],
+    rows: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    pool: Tensor,
+    slots: Tensor,
+    queries: NDArray[np.float32],
+    projected_queries: NDArray[np.int32],
+    breadth: DciBreadth,
+    instruction_set: str | None = None,
+) -> Masses:
+    """The best product that each query met in each page, float32 `[Hkv, R, P]`, -inf where it met none.
+
+    Args:
+        rows, counts: the page table. pool, slots: the keys, as in `KeyPages`.
+        queries: `[Hkv, R, D]`. projected_queries: int32 `[Hkv, R]`.
+    """
+    held = pool if can_score(pool) else pool.detach().to("cpu", torch.float32).contiguous()
+    scores = np.empty((*queries.shape[:2], counts.shape[1]), np.float32)
+    is_half = held.dtype == torch.bfloat16
+    kernel = _native.index_search_tree_bfloat16 if is_half else _native.index_search_tree
+    array = held.detach().view(torch.uint16).numpy() if is_half else held.detach().numpy()
+    places = slots.cpu().contiguous().numpy()
+    for head, tree in enumerate(trees):
+        starts, pages = tree.flat_cells()
+        kernel(
+            starts, pages, tree.child_cells, tree.projections, np.ascontiguousarray(rows[head]), np.ascontiguousarray(counts[head]),
+            array, places[head], queries[head], projected_queries[head], *breadth, scores[head], torch.get_num_threads(), instruction_set,
+        )  # fmt: skip
+    return scores
 
 
 _LOG2_E = float(np.log2(np.e))

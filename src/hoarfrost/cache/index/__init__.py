@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hoarfrost.cache.index.dci import DciConfig, DciIndex
 from hoarfrost.cache.index.ice import IceIndex, IceIndexConfig
 from hoarfrost.cache.index.positional import ExactIndex, QuestIndex
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageIndex, PageTable
@@ -11,6 +12,8 @@ from hoarfrost.errors import InvalidInput
 
 __all__ = [
     "INDEXES",
+    "DciConfig",
+    "DciIndex",
     "ExactIndex",
     "IceIndex",
     "IceIndexConfig",
@@ -24,6 +27,7 @@ __all__ = [
 
 INDEXES: dict[str, Callable[[int], PageIndex]] = {
     "ice": lambda page_size: IceIndex(IceIndexConfig(page_size)),
+    "dci": lambda page_size: DciIndex(DciConfig(page_size)),
     "quest": QuestIndex,
     "exact": ExactIndex,
 }

@@ -1,0 +1,59 @@
+// The kernels of the DCI-tree: keys lifted to one length in 16-bit fixed point, nearest pivots, the search along the tree.
+//
+// Everything but the scores of the search is whole-number arithmetic, the same on every machine. The plain twins, with the formulas, are
+// in src/hoarfrost/cache/index/{lift,dci_search}.py. Each function works on one KV head.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "instruction_set.hpp"
+#include "page_index.hpp"
+
+namespace hoarfrost {
+
+// Lifted keys: `width` entries each, an even number: the key, its lift, and zeros.
+struct LiftedRows {
+    const int16_t* data;
+    size_t num_rows, width;
+};
+
+// The largest squared length of a key.
+template <class Key>
+float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instruction_set);
+
+template <class Key>
+void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, InstructionSet instruction_set, int16_t* lifted);
+
+// For every point the pivot with the largest product, the first among equals; there must be a pivot.
+void nearest_pivots(const LiftedRows& points, const LiftedRows& pivots, InstructionSet instruction_set, int32_t* nearest);
+
+// The products of the rows with `direction [width]`, whose entries are within -127..127.
+void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections);
+
+// A tree by its cells (checked by the caller): the children of cell c lie in pages cell_pages[cell_starts[c] .. cell_starts[c + 1]); cell 0 is the root's.
+struct DciTree {
+    const int32_t* cell_starts;
+    const int32_t* cell_pages;
+    const int32_t* child_cells;  // per row: the cell of its children, or -1
+    const int32_t* projections;  // per row
+    const int32_t* page_rows;    // [num_pages, page_size]
+    const int32_t* counts;       // [num_pages]
+    size_t num_pages;
+};
+
+// How far a search goes: nodes kept per level, and of a cell of more than `batch` children the share that is scored, nearest projections
+// first, in whole batches.
+struct DciBreadth {
+    size_t field_of_view;
+    double share;
+    size_t batch;
+};
+
+// The best score seen in each page, [num_pages], -inf where none was seen. `query_projection` is on the scale of the projections.
+template <class Key>
+void search_tree(const DciTree& tree, const KeySlots<Key>& keys, const int64_t* slots, const float* query, int32_t query_projection,
+                 const DciBreadth& breadth, InstructionSet instruction_set, float* page_scores);
+
+}  // namespace hoarfrost
