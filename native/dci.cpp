@@ -57,8 +57,8 @@ void nearest_plain(const LiftedRows& points, const LiftedRows& pivots, int32_t* 
 #if HOARFROST_X86
 
 constexpr size_t panel_pivots = 16;  // two registers of eight
-constexpr size_t tile_points = 6;
-constexpr size_t block_points = 8 * tile_points;
+constexpr size_t tile_points = 4;  // with more, sums spill
+constexpr size_t block_points = 16 * tile_points;
 
 // Pivots in panels of 16: [num_panels, width / 2, 16] pairs of entries. The last panel is filled up with copies of the last pivot.
 std::vector<int16_t> packed_panels(const LiftedRows& pivots) {
@@ -81,6 +81,7 @@ HOARFROST_AVX2 inline __attribute__((always_inline)) void multiply_tile(const in
                                                                         int32_t panel_number, Lead* leads) {
     __m256i sums[tile_points][2];
     for (size_t i = 0; i < tile_points; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
     for (size_t pair = 0; pair < width / 2; ++pair) {
         const __m256i* pivots = reinterpret_cast<const __m256i*>(panel + pair * panel_pivots * 2);
         const __m256i first = _mm256_loadu_si256(pivots), second = _mm256_loadu_si256(pivots + 1);

@@ -15,21 +15,31 @@ def check_page_size(page_size: int) -> None:
 
 def check_keys(keys: Tensor, like: tuple[int, int] | None = None) -> None:
     """Refuses keys that are not finite floats [Hkv, N, D], or not of the heads and dimensions `like`."""
+    check_shape(keys, like)
+    if not torch.isfinite(keys.sum()) and not torch.isfinite(keys).all():
+        raise not_finite()
+
+
+def check_shape(keys: Tensor, like: tuple[int, int] | None = None) -> None:
     if keys.ndim != 3 or not keys.is_floating_point() or 0 in (keys.shape[0], keys.shape[2]):
         raise InvalidInput(
             f"The keys are {keys.dtype} {tuple(keys.shape)}; an index takes floating-point keys [KV heads, rows, dimensions]."
         )
     if like is not None and (keys.shape[0], keys.shape[2]) != like:
         raise InvalidInput(f"The keys are {tuple(keys.shape)}; this index holds {like[0]} KV heads of {like[1]} dimensions.")
-    if not torch.isfinite(keys.sum()) and not torch.isfinite(keys).all():
-        raise InvalidInput(
-            "The keys hold NaN or infinity; an index takes finite keys. Check the model's weights, or load it in a wider dtype."
-        )
+
+
+def not_finite() -> InvalidInput:
+    return InvalidInput(
+        "The keys hold NaN or infinity; an index takes finite keys. Check the model's weights, or load it in a wider dtype."
+    )
 
 
 def check_query(queries: Tensor, like: tuple[int, int], num_pages: int) -> None:
     if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != like or not queries.is_floating_point():
         raise InvalidInput(f"The queries are {queries.dtype} {tuple(queries.shape)}; this index takes floats [{like[0]}, rows, {like[1]}].")
+    if not torch.isfinite(queries).all():
+        raise InvalidInput("The queries hold NaN or infinity. Check the model's weights, or load it in a wider dtype.")
     if num_pages < 1:
         raise InvalidInput(f"num_pages is {num_pages}; ask for 1 or more.")
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
+from hoarfrost.cache.index.checks import check_page_size, check_query, check_shape, check_truncation
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
 from hoarfrost.cache.index.scoring import best_candidates, best_pages, page_log_masses
@@ -64,7 +64,7 @@ class IceIndex:
         return self._rows.num_rows
 
     def build(self, keys: Tensor, queries: Tensor | None = None) -> None:
-        check_keys(keys)
+        check_shape(keys)
         sketched_pages = SketchedPages(keys, random_flips(keys.shape[2], self.config.seed), self.page_size)
         sketches = sketched_pages.sketch(keys)
         rows = self._group(keys, sketches.coordinates, queries)
@@ -95,10 +95,10 @@ class IceIndex:
         return best_candidates(estimates, exact, candidates, resident_log_mass, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
-        check_keys(new_keys, self._sketches.shape)
-        first = self.num_rows
+        check_shape(new_keys, self._sketches.shape)
+        first, sketches = self.num_rows, self._sketches.sketch(new_keys)
         changes = self._rows.append(new_keys.shape[1])
-        self._sketches.update(changes, first, new_keys)
+        self._sketches.update(changes, first, sketches)
         return changes
 
     def truncate(self, num_rows: int) -> PageChanges:

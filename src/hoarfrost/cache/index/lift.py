@@ -43,7 +43,7 @@ def lift(keys: Floats, squared_radius: float) -> Lifted:
     scale = LENGTH / np.sqrt(radius) if radius > 0 else np.float32(0)
     with np.errstate(divide="ignore"):
         fitting = np.where(rest < 0, LENGTH / np.sqrt(lengths), scale).astype(np.float32)
-    lifted = np.zeros((len(keys), lifted_width(keys.shape[1])), np.int16)
+    lifted: Lifted = np.zeros((len(keys), lifted_width(keys.shape[1])), np.int16)
     lifted[:, : keys.shape[1]] = _fixed(keys * fitting[:, None])
     lifted[:, keys.shape[1]] = _fixed(np.sqrt(np.maximum(rest, np.float32(0))) * scale)
     return lifted
@@ -68,7 +68,8 @@ def random_direction(head_dim: int, seed: int) -> NDArray[np.int16]:
     """A random direction among lifted keys, its largest entry 127."""
     direction = np.zeros(lifted_width(head_dim), np.float64)
     direction[: head_dim + 1] = np.random.default_rng(seed).standard_normal(head_dim + 1)
-    return np.rint(direction * (LARGEST_DIRECTION_ENTRY / np.abs(direction).max())).astype(np.int16)
+    fixed: NDArray[np.int16] = np.rint(direction * (LARGEST_DIRECTION_ENTRY / np.abs(direction).max())).astype(np.int16)
+    return fixed
 
 
 def project_query(query: Floats, direction: NDArray[np.int16]) -> NDArray[np.int32]:

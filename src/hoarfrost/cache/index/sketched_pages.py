@@ -7,12 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hoarfrost.cache.index.checks import not_finite
 from hoarfrost.cache.index.protocol import PageChanges
 from hoarfrost.cache.index.sketch import num_units, rotate
 from hoarfrost.native import index as kernels
 from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses, Sketches
 
 _SAMPLE_ROWS = 256
+_INFINITE_FACTOR = 0x7F80  # the bits of infinity, below those of NaN
 _SPREAD = 4  # standard deviations that the 8 bits of a coordinate reach
 
 
@@ -39,7 +41,11 @@ class SketchedPages:
         return self._blocks.nbytes + self._factors.nbytes + self.centre.nbytes + self.flips.nbytes
 
     def sketch(self, keys: Tensor) -> Sketches:
-        return kernels.sketch_keys(keys, self.centre, self.flips, self._coordinate_scale)
+        """Raises `InvalidInput` if the keys hold NaN or infinity: the mean size of such a key's entries is not finite either."""
+        sketches = kernels.sketch_keys(keys, self.centre, self.flips, self._coordinate_scale)
+        if (sketches.factors >= _INFINITE_FACTOR).any():
+            raise not_finite()
+        return sketches
 
     def lay_out(self, sketches: Sketches, rows: NDArray[np.int32]) -> None:
         """Takes the sketches of all rows, of which `rows int32 [Hkv, P, S]` says where they lie."""
@@ -49,8 +55,8 @@ class SketchedPages:
         """log2 of the estimated mass of every page, float32 `[Hkv, R, P]`."""
         return kernels.estimate_log_masses(self._blocks, self._factors, counts, queries, self.flips, scale)
 
-    def update(self, changes: PageChanges, first_new: int, new_keys: Tensor | None) -> None:
-        """Follows changes in which rows stay in their page: `new_keys [Hkv, m, D]` are numbered from `first_new` on."""
+    def update(self, changes: PageChanges, first_new: int, new: Sketches | None) -> None:
+        """Follows changes in which rows stay in their page; those of `new` are numbered from `first_new` on."""
         if changes.pages.size == 0:
             return
         self._reserve(changes.num_pages)
@@ -65,8 +71,7 @@ class SketchedPages:
             held = self._blocks[places].swapaxes(2, 3).reshape(codes.shape)
             codes[page[kept], offset[kept]] = held[page[kept], before]
             factors[page[kept], offset[kept]] = self._factors[places].reshape(factors.shape)[page[kept], before]
-        if new_keys is not None:
-            new = self.sketch(new_keys)
+        if new is not None:
             heads, rows = changes.heads[page[~kept]], numbers[~kept] - first_new
             codes[page[~kept], offset[~kept]] = new.codes[heads, rows]
             factors[page[~kept], offset[~kept]] = new.factors[heads, rows]

@@ -1,0 +1,72 @@
+"""`hoarfrost bench index`: page indexes side by side on synthetic keys."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hoarfrost.cli.options import given, parse_list, shows_defaults_of
+
+SETTINGS = "hoarfrost.evaluation.index_benchmark:IndexSettings"
+
+
+def index(
+    keys: Annotated[str | None, typer.Option(help="Numbers of keys, separated by commas.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Dimensions of a key.")] = None,
+    data: Annotated[str | None, typer.Option(help="Of gaussian, clustered, separated by commas.")] = None,
+    indexes: Annotated[str | None, typer.Option(help="Of ice, dci, quest, exact, separated by commas.")] = None,
+    page_size: Annotated[int | None, typer.Option(help="Rows of a page.")] = None,
+    pages: Annotated[int | None, typer.Option(help="Pages that a search returns.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries that quality is averaged over.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Builds and searches that are timed.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; the goals are set for one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the keys.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+) -> None:
+    """Measure how page indexes build, search, and what they find.
+
+    Builds and searches alternate between the indexes; searches start with cold caches.
+    """
+    from hoarfrost.evaluation.index_benchmark import IndexSettings, run_index_benchmark
+    from hoarfrost.files import write_json
+
+    settings = IndexSettings(
+        **given(
+            keys=parse_list(keys, int, "--keys") if keys is not None else None,
+            data=parse_list(data, str, "--data") if data is not None else None,
+            indexes=parse_list(indexes, str, "--indexes") if indexes is not None else None,
+            dim=dim,
+            page_size=page_size,
+            pages=pages,
+            queries=queries,
+            repeats=repeats,
+            threads=threads,
+            seed=seed,
+        )
+    )
+    result = run_index_benchmark(settings, on_case=lambda case: typer.echo(case, err=True))
+    result["command"] = ["hoarfrost", *sys.argv[1:]]
+    if json_file is not None:
+        write_json(json_file, result)
+    _print(result["summary"])
+
+
+def _print(summary: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Page indexes, one KV head")
+    columns = {"index": "{}", "data": "{}", "keys": "{:,}", "build_ms_per_head": "{:.1f}", "query_ms": "{:.2f}", "recall": "{:.2f}"}
+    columns |= {"mass": "{:.3f}", "group_mass": "{:.3f}", "token_oracle_mass": "{:.3f}", "bytes_per_key": "{:.1f}", "product_ms": "{:.2f}"}
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="left" if name in ("index", "data") else "right")
+    for row in summary:
+        table.add_row(*(form.format(row[name]) for name, form in columns.items()))
+    Console(highlight=False).print(table)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(cls=shows_defaults_of(SETTINGS))(index)
