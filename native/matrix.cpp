@@ -11,9 +11,10 @@ namespace hoarfrost {
 
 namespace {
 
-constexpr size_t max_tile_rows = 6;    // 6 x 2 sums, 2 weights and 1 input fit the 16 registers of AVX2
+constexpr size_t max_tile_rows = 5;    // 5 x 2 sums, 2 weights and 1 input leave registers for addresses among the 16 of AVX2
 constexpr size_t block_rows = 48;      // rows that pass a panel while it is in the nearest cache
 constexpr size_t least_work = 1 << 15;  // multiply-adds that are worth waking another thread
+constexpr size_t stream_ahead = 4096;     // bytes: one stream of plain loads leaves half of what the memory could give unused
 constexpr std::align_val_t alignment{64};
 
 size_t lanes_of(InstructionSet instruction_set) { return instruction_set == InstructionSet::avx512 ? 16 : 8; }
@@ -33,14 +34,28 @@ void interleave(const float* rows, size_t row_stride, size_t num_rows, size_t nu
         for (size_t i = 0; i < num_inputs; ++i) tile[i * num_rows + r] = rows[r * row_stride + i];
 }
 
-// sums [num_rows][num_panels * 2 registers] of `num_rows` interleaved rows times `num_panels` panels side by side.
+// Asks for a cache line that will be read soon. Harmless where it lies behind the end.
+HOARFROST_INLINE void prefetch(const void* address) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
+// sums [num_rows][num_panels * 2 registers] of `num_rows` interleaved rows times `num_panels` panels side by side. Meanwhile as many weights are
+// fetched from `ahead` on (null: none).
 template <size_t num_rows, size_t num_panels, size_t lanes, class Weight>
-HOARFROST_INLINE void multiply_tile(const float* tile, const Weight* panels, size_t num_inputs, float* sums) {
+HOARFROST_INLINE void multiply_tile(const float* tile, const Weight* panels, size_t num_inputs, const Weight* ahead, float* sums) {
+    constexpr size_t inputs_per_line = 64 / (2 * lanes * sizeof(Weight)) > 0 ? 64 / (2 * lanes * sizeof(Weight)) : 1;
     using L = Lanes<lanes>;
     L totals[num_rows][2 * num_panels];
     for (size_t r = 0; r < num_rows; ++r)
         for (size_t c = 0; c < 2 * num_panels; ++c) totals[r][c] = L::all(0.0f);
     for (size_t i = 0; i < num_inputs; ++i) {
+        if (ahead != nullptr && i % inputs_per_line == 0)
+            for (size_t line = 0; line < 2 * lanes * sizeof(Weight) * inputs_per_line; line += 64)
+                prefetch(reinterpret_cast<const char*>(ahead + i * 2 * lanes) + line);
         L weights[2 * num_panels];
         for (size_t p = 0; p < num_panels; ++p)
             L::load_two(panels + (p * num_inputs + i) * 2 * lanes, weights[2 * p], weights[2 * p + 1]);
@@ -67,10 +82,11 @@ HOARFROST_INLINE void deliver(const Problem& problem, size_t first_row, size_t n
 
 // `weights` are those of panel `panel` and the ones behind it.
 template <size_t num_rows, size_t num_panels, size_t lanes, class Weight>
-HOARFROST_INLINE void run_tile(const Problem& problem, const float* tile, const Weight* weights, size_t first_row, size_t panel) {
+HOARFROST_INLINE void run_tile(const Problem& problem, const float* tile, const Weight* weights, const Weight* ahead, size_t first_row,
+                               size_t panel) {
     constexpr size_t width = 2 * lanes;
     alignas(64) float sums[num_rows * num_panels * width];
-    multiply_tile<num_rows, num_panels, lanes>(tile, weights, problem.num_inputs, sums);
+    multiply_tile<num_rows, num_panels, lanes>(tile, weights, problem.num_inputs, ahead, sums);
     deliver(problem, first_row, num_rows, panel * width, num_panels * width, sums);
 }
 
@@ -80,18 +96,21 @@ size_t next_height(size_t num_rows_left) {
     return (num_rows_left + num_tiles - 1) / num_tiles;
 }
 
-// One panel for a block of rows; `tiles` holds its tiles one behind the other.
+// One panel for a block of rows; `tiles` holds its tiles one behind the other. The first tile reads the panel from memory, the others find it in
+// the nearest cache and leave the memory idle: the last one fetches the next panel.
 template <size_t lanes, class Weight>
 HOARFROST_INLINE void run_panel(const Problem& problem, const float* tiles, const Weight* weights, size_t row, size_t last_row, size_t panel) {
+    const size_t first_row = row;
     while (row < last_row) {
         const size_t height = next_height(last_row - row);
+        const Weight* ahead = row == first_row ? weights + stream_ahead / sizeof(Weight) : nullptr;
+        if (row > first_row && row + height == last_row) ahead = weights + problem.num_inputs * 2 * lanes;
         switch (height) {
-            case 1: run_tile<1, 1, lanes>(problem, tiles, weights, row, panel); break;
-            case 2: run_tile<2, 1, lanes>(problem, tiles, weights, row, panel); break;
-            case 3: run_tile<3, 1, lanes>(problem, tiles, weights, row, panel); break;
-            case 4: run_tile<4, 1, lanes>(problem, tiles, weights, row, panel); break;
-            case 5: run_tile<5, 1, lanes>(problem, tiles, weights, row, panel); break;
-            default: run_tile<6, 1, lanes>(problem, tiles, weights, row, panel); break;
+            case 1: run_tile<1, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
+            case 2: run_tile<2, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
+            case 3: run_tile<3, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
+            case 4: run_tile<4, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
+            default: run_tile<max_tile_rows, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
         }
         row += height;
         tiles += height * problem.num_inputs;
@@ -104,32 +123,20 @@ HOARFROST_INLINE void run_few_rows(const Problem& problem, const Weight* panels,
     const size_t panel_size = problem.num_inputs * 2 * lanes;
     const auto room = std::make_unique_for_overwrite<float[]>(num_rows * problem.num_inputs);
     interleave(problem.rows.data, problem.rows.stride, num_rows, problem.num_inputs, room.get());
-    for (; panel + num_together <= last_panel; panel += num_together)
-        run_tile<num_rows, num_together, lanes>(problem, room.get(), panels + panel * panel_size, 0, panel);
-    for (; panel < last_panel; ++panel) run_tile<num_rows, 1, lanes>(problem, room.get(), panels + panel * panel_size, 0, panel);
-}
-
-template <size_t lanes>
-HOARFROST_INLINE const float* widened(const float* panel, size_t, float*) {
-    return panel;
-}
-
-template <size_t lanes>
-HOARFROST_INLINE const float* widened(const BFloat16* panel, size_t num_inputs, float* room) {
-    for (size_t i = 0; i < num_inputs; ++i) {
-        Lanes<lanes> first, second;
-        Lanes<lanes>::load_two(panel + i * 2 * lanes, first, second);
-        first.store(room + i * 2 * lanes);
-        second.store(room + i * 2 * lanes + lanes);
+    for (; panel + num_together <= last_panel; panel += num_together) {
+        const Weight* weights = panels + panel * panel_size;
+        run_tile<num_rows, num_together, lanes>(problem, room.get(), weights, weights + stream_ahead / sizeof(Weight), 0, panel);
     }
-    return room;
+    for (; panel < last_panel; ++panel) {
+        const Weight* weights = panels + panel * panel_size;
+        run_tile<num_rows, 1, lanes>(problem, room.get(), weights, weights + stream_ahead / sizeof(Weight), 0, panel);
+    }
 }
 
-// Rows in blocks; a panel is widened once for all rows of a block.
+// Rows in blocks, so that a block's rows stay in the cache while all panels pass.
 template <size_t lanes, class Weight>
 HOARFROST_INLINE void run_blocks(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
     const size_t num_inputs = problem.num_inputs, num_rows = problem.rows.count, panel_size = num_inputs * 2 * lanes;
-    const auto room = std::make_unique_for_overwrite<float[]>(sizeof(Weight) < sizeof(float) ? panel_size : 0);
     const auto tiles = std::make_unique_for_overwrite<float[]>(std::min(block_rows, num_rows) * num_inputs);
     for (size_t first_row = 0; first_row < num_rows; first_row += block_rows) {
         const size_t last_row = std::min(first_row + block_rows, num_rows);
@@ -140,7 +147,7 @@ HOARFROST_INLINE void run_blocks(const Problem& problem, const Weight* panels, s
             row += height;
         }
         for (size_t panel = first_panel; panel < last_panel; ++panel)
-            run_panel<lanes>(problem, tiles.get(), widened<lanes>(panels + panel * panel_size, num_inputs, room.get()), first_row, last_row, panel);
+            run_panel<lanes>(problem, tiles.get(), panels + panel * panel_size, first_row, last_row, panel);
     }
 }
 
