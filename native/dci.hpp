@@ -32,12 +32,14 @@ void nearest_pivots(const LiftedRows& points, const LiftedRows& pivots, Instruct
 // The products of the rows with `direction [width]`, whose entries are within -127..127.
 void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections);
 
-// A tree by its cells (checked by the caller): the children of cell c lie in pages cell_pages[cell_starts[c] .. cell_starts[c + 1]); cell 0 is the root's.
+// A tree by its cells: the children of cell c lie in pages cell_pages[cell_starts[c] .. cell_starts[c + 1]); cell 0 is the root's.
 struct DciTree {
     const int32_t* cell_starts;
     const int32_t* cell_pages;
+    size_t num_cells;
     const int32_t* child_cells;  // per row: the cell of its children, or -1
     const int32_t* projections;  // per row
+    size_t num_rows;
     const int32_t* page_rows;    // [num_pages, page_size]
     const int32_t* counts;       // [num_pages]
     size_t num_pages;
@@ -51,7 +53,7 @@ struct DciBreadth {
     size_t batch;
 };
 
-// The best score seen in each page, [num_pages], -inf where none was seen. `query_projection` is on the scale of the projections.
+// The best score seen in each page, [num_pages], -inf where none was seen. Throws where a page names a row, or a row a cell, that is not there. `query_projection` is on the scale of the projections.
 template <class Key>
 void search_tree(const DciTree& tree, const KeySlots<Key>& keys, const int64_t* slots, const float* query, int32_t query_projection,
                  const DciBreadth& breadth, InstructionSet instruction_set, float* page_scores);

@@ -240,26 +240,18 @@ void project_rows_face(const In<int16_t, 2>& rows, const In<int16_t, 1>& directi
     project_rows({rows.data(), rows.shape(0), rows.shape(1)}, direction.data(), chosen(instruction_set), projections.data());
 }
 
-void check_tree(const In<int32_t, 1>& starts, const In<int32_t, 1>& cell_pages, const In<int32_t, 1>& child_cells,
-                const In<int32_t, 2>& page_rows, const In<int32_t, 1>& counts, const In<int64_t, 1>& slots, size_t num_slots) {
+// All but the rows and the cells they name, which the search checks as it meets them.
+void check_tree(const In<int32_t, 1>& starts, const In<int32_t, 1>& cell_pages, const In<int32_t, 1>& counts, size_t page_size,
+                const In<int64_t, 1>& slots, size_t num_slots) {
     const int32_t num_cells = static_cast<int32_t>(starts.shape(0)) - 1, num_pages = static_cast<int32_t>(counts.shape(0));
-    const int32_t num_rows = static_cast<int32_t>(child_cells.shape(0));
     require(num_cells >= 1 && starts.data()[0] == 0 && starts.data()[num_cells] == static_cast<int32_t>(cell_pages.shape(0)),
             "The cells must start at 0 and end with their pages.");
     for (int32_t cell = 0; cell < num_cells; ++cell) require(starts.data()[cell] <= starts.data()[cell + 1], "Cells must follow each other.");
     for (size_t i = 0; i < cell_pages.size(); ++i)
         require(cell_pages.data()[i] >= 0 && cell_pages.data()[i] < num_pages, "A cell names a page outside the table.");
-    for (size_t i = 0; i < child_cells.size(); ++i)
-        require(child_cells.data()[i] == -1 || (child_cells.data()[i] > 0 && child_cells.data()[i] < num_cells), "A row names no cell.");
-    check_counts(counts.data(), counts.size(), page_rows.shape(1));
-    for (int32_t page = 0; page < num_pages; ++page) {
-        if (counts.data()[page] == 0) continue;
-        require(slots.data()[page] >= 0 && static_cast<size_t>(slots.data()[page]) < num_slots, "A page lies outside the pool.");
-        for (int32_t i = 0; i < counts.data()[page]; ++i) {
-            const int32_t row = page_rows.data()[static_cast<size_t>(page) * page_rows.shape(1) + static_cast<size_t>(i)];
-            require(row >= 0 && row < num_rows, "A page names a row outside the tree.");
-        }
-    }
+    check_counts(counts.data(), counts.size(), page_size);
+    for (size_t page = 0; page < counts.size(); ++page)
+        require(counts.data()[page] == 0 || static_cast<uint64_t>(slots.data()[page]) < num_slots, "A page lies outside the pool.");
 }
 
 template <class Key, class Stored>
@@ -276,8 +268,9 @@ void search_tree_face(const In<int32_t, 1>& cell_starts, const In<int32_t, 1>& c
                 queries.shape(1) == head_dim && has_shape(projected, {num_queries}) && has_shape(scores, {num_queries, num_pages}),
             "Tree, pages, queries and scores must fit each other.");
     require(field_of_view > 0 && batch > 0 && scored_share > 0.0 && scored_share <= 1.0, "A search needs some breadth.");
-    check_tree(cell_starts, cell_pages, child_cells, page_rows, counts, slots, pool.shape(0));
-    const DciTree tree{cell_starts.data(), cell_pages.data(), child_cells.data(), projections.data(), page_rows.data(), counts.data(), num_pages};
+    check_tree(cell_starts, cell_pages, counts, page_size, slots, pool.shape(0));
+    const DciTree tree{cell_starts.data(), cell_pages.data(), cell_starts.shape(0) - 1, child_cells.data(), projections.data(),
+                       child_cells.shape(0), page_rows.data(), counts.data(), num_pages};
     const KeySlots<Key> keys{reinterpret_cast<const Key*>(pool.data()), pool.shape(0), static_cast<size_t>(pool.stride(0)), page_size,
                              head_dim};
     const InstructionSet variant = chosen(instruction_set);

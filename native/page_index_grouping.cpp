@@ -18,8 +18,8 @@ namespace {
 constexpr size_t sample_rows = 512;
 constexpr int num_refinements = 2;
 constexpr size_t max_coordinates = 64;
-constexpr int log2_bins = 8;
-constexpr size_t few_rows = 64;  // as few heights are faster sorted than counted
+constexpr int log2_bins = 8, few_log2_bins = 5;  // of many heights, and of few
+constexpr size_t few_rows = 128;
 
 using Direction = std::array<int16_t, max_coordinates>;
 using Sums = std::array<int32_t, max_coordinates>;
@@ -153,8 +153,14 @@ private:
 template <class Rows>
 class Halving {
 public:
-    Halving(const Rows& source, size_t num_rows, size_t page_size, int32_t* rows)
-        : source_(source), page_size_(page_size), rows_(rows), heights_(num_rows), upper_(num_rows) {
+    Halving(const Rows& source, size_t num_rows, size_t page_size, InstructionSet instruction_set, int32_t* rows)
+        : source_(source),
+          page_size_(page_size),
+          rows_(rows),
+          instruction_set_(instruction_set),
+          heights_(num_rows),
+          upper_(num_rows + 1),
+          compared_(num_rows + 1) {
         for (size_t i = 0; i < num_rows; ++i) rows[i] = static_cast<int32_t>(i);
     }
 
@@ -173,8 +179,8 @@ private:
     Rows source_;
     size_t page_size_;
     int32_t* rows_;
-    std::vector<int32_t> heights_, upper_;
-    std::vector<uint64_t> keys_;
+    InstructionSet instruction_set_;
+    std::vector<int32_t> heights_, upper_, compared_;
 
     Direction direction(const Sample& sample) const {
         const size_t size = sample.size();
@@ -194,62 +200,64 @@ private:
         return along;
     }
 
+    // The scaled difference of the means, upper * n - total * m: a sample's sums leave room for it in 32 bits.
     Direction between_means(const Sums& total, const Sums& upper, size_t num_rows, size_t num_upper) const {
-        std::array<int64_t, max_coordinates> difference{};
-        int64_t largest = 0;
-        for (size_t d = 0; d < source_.width; ++d) {
-            difference[d] = static_cast<int64_t>(upper[d]) * static_cast<int64_t>(num_rows - num_upper) -
-                            static_cast<int64_t>(total[d] - upper[d]) * static_cast<int64_t>(num_upper);
-            largest = std::max(largest, std::abs(difference[d]));
-        }
-        const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(largest))) - 15);
         Direction along{};
-        for (size_t d = 0; d < source_.width; ++d) along[d] = static_cast<int16_t>(difference[d] >> shift);
+        run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA {
+            Sums difference{};
+            int32_t largest = 0;
+            for (size_t d = 0; d < max_coordinates; ++d) {
+                difference[d] = upper[d] * static_cast<int32_t>(num_rows) - total[d] * static_cast<int32_t>(num_upper);
+                largest = std::max(largest, std::abs(difference[d]));
+            }
+            const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint32_t>(largest))) - 15);
+            for (size_t d = 0; d < max_coordinates; ++d) along[d] = static_cast<int16_t>(difference[d] >> shift);
+        });
         return along;
     }
 
-    // Height first, then place: as one integer.
-    uint64_t key(size_t place) const {
-        return static_cast<uint64_t>(static_cast<uint32_t>(heights_[place]) ^ 0x80000000u) << 32 | place;
-    }
-
-    // Moves the `num_left` lowest rows to the front; both parts keep their order.
+    // Moves the `num_left` lowest rows to the front, of equally high ones the first; both parts keep their order.
     void partition(int32_t* rows, size_t count, size_t num_left) {
-        const uint64_t last_left = count <= few_rows ? smallest(count, num_left - 1) : counted_smallest(count, num_left - 1);
-        size_t num_lower = 0, num_upper = 0;
-        for (size_t i = 0; i < count; ++i) {
-            const int32_t number = rows[i];
-            const bool is_lower = key(i) <= last_left;
-            rows[num_lower] = number;
-            upper_[num_upper] = number;
-            num_lower += is_lower;
-            num_upper += !is_lower;
+        run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA {
+            const int32_t limit = height_of_rank(count, num_left - 1);
+            size_t num_below = 0;
+            for (size_t i = 0; i < count; ++i) num_below += heights_[i] < limit;
+            size_t num_level = num_left - num_below, num_lower = 0, num_upper = 0;
+            for (size_t i = 0; i < count; ++i) {
+                const int32_t number = rows[i], height = heights_[i];
+                const bool is_level = height == limit;
+                const bool is_lower = (height < limit) | (is_level & (num_level > 0));
+                num_level -= is_level & (num_level > 0);
+                rows[num_lower] = number;
+                upper_[num_upper] = number;
+                num_lower += is_lower;
+                num_upper += !is_lower;
+            }
+            std::copy_n(upper_.data(), num_upper, rows + num_lower);
+        });
+    }
+
+    // The height of which `rank` heights, or fewer, are lower: counted in equal bins, so that only those of one bin are compared.
+    HOARFROST_INLINE int32_t height_of_rank(size_t count, size_t rank) {
+        int32_t low = heights_[0], high = heights_[0];
+        for (size_t i = 1; i < count; ++i) {
+            low = std::min(low, heights_[i]);
+            high = std::max(high, heights_[i]);
         }
-        std::copy_n(upper_.data(), num_upper, rows + num_lower);
-    }
-
-    // The key of the given rank.
-    uint64_t smallest(size_t count, size_t rank) {
-        keys_.resize(count);
-        for (size_t i = 0; i < count; ++i) keys_[i] = key(i);
-        std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(rank), keys_.end());
-        return keys_[rank];
-    }
-
-    // The same by counting heights in equal bins; only the keys of one bin are compared.
-    uint64_t counted_smallest(size_t count, size_t rank) {
-        const auto [low, high] = std::minmax_element(heights_.begin(), heights_.begin() + static_cast<std::ptrdiff_t>(count));
-        const int64_t lowest = *low;
-        const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(*high - lowest))) - log2_bins);
-        std::array<uint32_t, size_t{1} << log2_bins> bins{};
-        for (size_t i = 0; i < count; ++i) ++bins[static_cast<size_t>((heights_[i] - lowest) >> shift)];
-        size_t bin = 0;
+        const uint32_t range = static_cast<uint32_t>(high) - static_cast<uint32_t>(low);
+        const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - (count <= few_rows ? few_log2_bins : log2_bins));
+        std::array<uint32_t, size_t{1} << log2_bins> bins;
+        std::fill_n(bins.data(), size_t{1} << (count <= few_rows ? few_log2_bins : log2_bins), 0u);
+        for (size_t i = 0; i < count; ++i) ++bins[(static_cast<uint32_t>(heights_[i]) - static_cast<uint32_t>(low)) >> shift];
+        uint32_t bin = 0;
         while (rank >= bins[bin]) rank -= bins[bin++];
-        keys_.clear();
-        for (size_t i = 0; i < count; ++i)
-            if (static_cast<size_t>((heights_[i] - lowest) >> shift) == bin) keys_.push_back(key(i));
-        std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(rank), keys_.end());
-        return keys_[rank];
+        size_t num_compared = 0;
+        for (size_t i = 0; i < count; ++i) {
+            compared_[num_compared] = heights_[i];
+            num_compared += (static_cast<uint32_t>(heights_[i]) - static_cast<uint32_t>(low)) >> shift == bin;
+        }
+        std::nth_element(compared_.data(), compared_.data() + rank, compared_.data() + num_compared);
+        return compared_[rank];
     }
 };
 
@@ -259,10 +267,10 @@ void group_similar(const int8_t* coordinates, size_t num_rows, size_t num_coordi
                    int32_t* rows) {
 #if HOARFROST_X86
     if (instruction_set != InstructionSet::plain && num_coordinates == max_coordinates)
-        return Halving<Avx2Rows>({coordinates}, num_rows, page_size, rows).split(0, num_rows);
+        return Halving<Avx2Rows>({coordinates}, num_rows, page_size, instruction_set, rows).split(0, num_rows);
 #endif
     (void)instruction_set;
-    Halving<PlainRows>({coordinates, num_coordinates}, num_rows, page_size, rows).split(0, num_rows);
+    Halving<PlainRows>({coordinates, num_coordinates}, num_rows, page_size, instruction_set, rows).split(0, num_rows);
 }
 
 }  // namespace hoarfrost

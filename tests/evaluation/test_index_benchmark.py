@@ -20,7 +20,7 @@ COLUMNS = {"index", "data", "keys", "build_ms_per_head", "query_ms", "recall", "
 
 def test_summary() -> None:
     threads = torch.get_num_threads()
-    result = run_index_benchmark(IndexSettings(keys=(2048,), dim=32, queries=16, repeats=2))
+    result = run_index_benchmark(IndexSettings(keys=(2048,), dim=32, heads=2, queries=16, repeats=2))
     assert torch.get_num_threads() == threads
     assert {"machine", "versions", "commit", "summary"} <= result.keys()
     json.dumps(result)

@@ -16,6 +16,7 @@ SETTINGS = "hoarfrost.evaluation.index_benchmark:IndexSettings"
 def index(
     keys: Annotated[str | None, typer.Option(help="Numbers of keys, separated by commas.")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimensions of a key.")] = None,
+    heads: Annotated[int | None, typer.Option(help="KV heads; times are per head.")] = None,
     data: Annotated[str | None, typer.Option(help="Of gaussian, clustered, separated by commas.")] = None,
     indexes: Annotated[str | None, typer.Option(help="Of ice, dci, quest, exact, separated by commas.")] = None,
     page_size: Annotated[int | None, typer.Option(help="Rows of a page.")] = None,
@@ -39,6 +40,7 @@ def index(
             data=parse_list(data, str, "--data") if data is not None else None,
             indexes=parse_list(indexes, str, "--indexes") if indexes is not None else None,
             dim=dim,
+            heads=heads,
             page_size=page_size,
             pages=pages,
             queries=queries,
@@ -58,13 +60,22 @@ def _print(summary: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Page indexes, one KV head")
-    columns = {"index": "{}", "data": "{}", "keys": "{:,}", "build_ms_per_head": "{:.1f}", "query_ms": "{:.2f}", "recall": "{:.2f}"}
-    columns |= {"mass": "{:.3f}", "group_mass": "{:.3f}", "token_oracle_mass": "{:.3f}", "bytes_per_key": "{:.1f}", "product_ms": "{:.2f}"}
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in ("index", "data") else "right")
+    table = Table(title="Page indexes, per KV head")
+    columns = {
+        "index": ("index", "{}"),
+        "data": ("data", "{}"),
+        "keys": ("keys", "{:,}"),
+        "build_ms_per_head": ("build ms", "{:.1f}"),
+        "query_ms": ("query ms", "{:.2f}"),
+        "recall": ("recall", "{:.2f}"),
+        "mass": ("mass", "{:.3f}"),
+        "token_oracle_mass": ("oracle", "{:.3f}"),
+        "bytes_per_key": ("bytes", "{:.0f}"),
+    }
+    for title, _ in columns.values():
+        table.add_column(title, justify="left" if title in ("index", "data") else "right", no_wrap=True)
     for row in summary:
-        table.add_row(*(form.format(row[name]) for name, form in columns.items()))
+        table.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
     Console(highlight=False).print(table)
 
 

@@ -47,6 +47,7 @@ class DciTree:
         self.levels = levels
         self._lowest_pivots, self._lowest_cells = lifted[:0], np.empty(0, np.int32)
         self.cell_pages: list[list[int]] = [[]]
+        self._flat_cells: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
         parts: list[NDArray[np.int32]] = []
         num_pages = 0
         members = [np.flatnonzero(levels == level).astype(np.int32) for level in range(int(levels.max(initial=-1)) + 1)]
@@ -80,13 +81,15 @@ class DciTree:
         return self._lowest_cells[kernels.nearest_pivots(lifted, self._lowest_pivots)]
 
     def extend(self, projections: NDArray[np.int32]) -> None:
-        """New rows, on the lowest level."""
+        """New rows, on the lowest level; the caller puts them into `cell_pages`."""
+        self._flat_cells = None
         self.projections = np.concatenate((self.projections, projections))
         self.child_cells = np.concatenate((self.child_cells, np.full(len(projections), -1, np.int32)))
         self.levels = np.concatenate((self.levels, np.zeros(len(projections), np.int8)))
 
     def truncate(self, num_rows: int) -> None:
         """Forgets the rows from `num_rows` on; what hung from a forgotten pivot hangs from the last one left of its level, or the root."""
+        self._flat_cells = None
         for row in range(num_rows, len(self.levels)):
             cell = int(self.child_cells[row])
             if cell < 0:
@@ -102,6 +105,11 @@ class DciTree:
 
     def flat_cells(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Where the pages of each cell start, and the pages of all cells one after the other."""
+        if self._flat_cells is None:
+            self._flat_cells = self._flatten_cells()
+        return self._flat_cells
+
+    def _flatten_cells(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         starts = np.concatenate(([0], np.cumsum([len(pages) for pages in self.cell_pages]))).astype(np.int32)
         return starts, np.array([page for pages in self.cell_pages for page in pages], np.int32)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hoarfrost.cache.index.checks import not_finite
 from hoarfrost.cache.index.protocol import PageChanges
-from hoarfrost.cache.index.sketch import num_units, rotate
+from hoarfrost.cache.index.sketch import num_units
 from hoarfrost.native import index as kernels
-from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses, Sketches
+from hoarfrost.native.index import UNIT_ROWS, Masses, Sketches
 
 _SAMPLE_ROWS = 256
 _INFINITE_FACTOR = 0x7F80  # the bits of infinity, below those of NaN
@@ -26,9 +26,10 @@ class SketchedPages:
         sample = keys[:, :: max(1, keys.shape[1] // _SAMPLE_ROWS)].detach().to("cpu", torch.float32)
         self.flips, self.page_size = flips, page_size
         self.centre = (sample.mean(dim=1) if sample.shape[1] else sample.new_zeros(len(sample), sample.shape[2])).numpy()
-        entries = rotate(sample.numpy() - self.centre[:, None], flips)[:, :, :MAX_COORDINATES]
-        spread = np.sqrt(np.square(entries).mean(axis=(1, 2))) if sample.shape[1] else np.zeros(len(sample), np.float32)
-        self._coordinate_scale = np.where(spread > 0, np.float32(127 / _SPREAD) / np.maximum(spread, 1e-30), 0).astype(np.float32)
+        # the transform makes every entry as large on average as the whole vector was long
+        deviations = sample - torch.from_numpy(self.centre)[:, None]
+        lengths = deviations.square().sum(dim=2).mean(dim=1).nan_to_num()
+        self._coordinate_scale = (127 / _SPREAD / lengths.sqrt().clamp_min(1e-30)).clamp_max(1e30).numpy()
         self._blocks = np.zeros((len(sample), 0, num_units(page_size), flips.size // 8, UNIT_ROWS), np.uint8)
         self._factors = np.zeros((*self._blocks.shape[:3], UNIT_ROWS), np.uint16)
 
