@@ -11,6 +11,8 @@ All sequences share every matrix product; attention runs per sequence, over its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol, cast
 
 import torch
@@ -19,8 +21,8 @@ from torch import Tensor, nn
 from hoarfrost.cache import DenseStore
 from hoarfrost.cache.store import Visibility
 from hoarfrost.drafting.config import DFlashConfig
+from hoarfrost.drafting.native_layers import NativeLayers, can_run_natively
 from hoarfrost.drafting.network import (
-    Attend,
     DFlashModel,
     context_keys_values,
     fuse_features,
@@ -71,6 +73,9 @@ class DFlashDrafter:
         self._angles = model.angles
         with torch.no_grad():
             self._weights = model.weights(fastest_product)
+            self._native = NativeLayers(model) if can_run_natively(model) else None
+        if self._native is not None:
+            self._weights = replace(self._weights, layers=())  # held once
         self._offsets = torch.arange(model.config.block_size, device=self._weights.norm.device)
         self._visible = [self._visibility(layer) for layer in range(model.config.num_hidden_layers)]
 
@@ -112,10 +117,7 @@ class DFlashDrafter:
         config = self.config
         stores = [cast(DFlashState, state).store for state in states]
         starts = torch.tensor([[store.length] for store in stores], device=self._offsets.device)
-        tables = self._angles.tables((starts + self._offsets).flatten(), self._weights.norm.dtype)
-        hidden = self._embed_blocks(bonus_token_ids)
-        for index, layer in enumerate(self._weights.layers):
-            hidden = run_layer(config, layer, hidden, tables, self._attend(index, stores))
+        hidden = self._run_layers(self._embed_blocks(bonus_token_ids), (starts + self._offsets).flatten(), stores)
         for store in stores:
             store.commit([])
         guessing = hidden.view(len(stores), config.block_size, -1)[:, 1:]
@@ -133,20 +135,34 @@ class DFlashDrafter:
         token_ids[:, 0] = torch.tensor(bonus_token_ids, device=device)
         return scale_embeddings(self.config, self._target.embed(token_ids.flatten()))
 
-    def _attend(self, layer: int, stores: Sequence[DenseStore]) -> Attend:
-        """Attention of all blocks in `layer`, each over its own store, to which it adds the block's keys and values."""
+    def _run_layers(self, hidden: Tensor, positions: Tensor, stores: Sequence[DenseStore]) -> Tensor:
+        """Block rows `hidden [S * b, H]` through all layers, natively where that is possible."""
+        dtype = self._weights.norm.dtype
+        if self._native is not None:
+            tables = self._angles.tables(positions, torch.float32)
+            return self._native.run(hidden, tables, partial(self._attend, stores)).to(dtype)
+        tables = self._angles.tables(positions, dtype)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            return self._attend(stores, layer, queries.transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1))
+
+        for index, layer in enumerate(self._weights.layers):
+            hidden = run_layer(self.config, layer, hidden, tables, partial(attend, index))
+        return hidden
+
+    def _attend(self, stores: Sequence[DenseStore], layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention `[N, H, D]` of all blocks in `layer`, each over its own store, to which it adds the block's keys and values.
+
+        `queries [H, N, D]`, `keys` and `values [Hkv, N, D]`, one block after the other.
+        """
         size, visible = self.config.block_size, self._visible[layer]
         window, scale = self.config.window_of(layer), self.config.head_dim**-0.5
-
-        def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            mixed = []
-            for index, store in enumerate(stores):
-                rows = slice(index * size, (index + 1) * size)
-                store.append(layer, keys[rows].transpose(0, 1), values[rows].transpose(0, 1))
-                mixed.append(store.attend(layer, queries[rows].transpose(0, 1), visible, scale=scale, window=window))
-            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-
-        return attend
+        mixed = []
+        for index, store in enumerate(stores):
+            rows = slice(index * size, (index + 1) * size)
+            store.append(layer, keys[:, rows], values[:, rows])
+            mixed.append(store.attend(layer, queries[:, rows], visible, scale=scale, window=window))
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
     def _visibility(self, layer: int) -> Visibility:
         """Which slots of a block see each other. A symmetric window hides later slots too, where it is narrower than the block."""

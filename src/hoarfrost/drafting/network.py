@@ -245,7 +245,7 @@ def head_logits(config: DFlashConfig, hidden: Tensor, head: nn.Module) -> Tensor
 def context_keys_values(config: DFlashConfig, weights: Weights, context: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
     """Keys (normed, rotated) and values of the context for all layers, `[..., T, layers, Hkv, D]` each, in one product."""
     projected = weights.context_kv(context)
-    shape = (*context.shape[:-1], len(weights.layers), 2, config.num_key_value_heads, config.head_dim)
+    shape = (*context.shape[:-1], config.num_hidden_layers, 2, config.num_key_value_heads, config.head_dim)
     keys, values = projected.view(shape).unbind(-3)
     keys = functional.rms_norm(keys, (config.head_dim,), None, config.rms_norm_eps) * weights.context_key_norm
     cos, sin = (table[..., None, None, :] for table in tables)
