@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,14 @@ class CostModel:
     batches: tuple[int, ...]
     draft_ms: tuple[float, ...]
 
+    @cached_property
+    def _tables(self) -> list[NDArray[np.float64]]:
+        """Per measured context the times of passes over 1, 2, 3 ... rows."""
+        return [np.interp(np.arange(1, self.rows[-1] + 1), self.rows, one) for one in self.verify_ms]
+
     def row_ms(self, context: float) -> NDArray[np.float64]:
         """float64 [N]: entry n - 1 is the time of a pass over n rows whose sequences have `context` tokens behind them."""
-        n = np.arange(1, self.rows[-1] + 1)
-        tables = [np.interp(n, self.rows, one) for one in self.verify_ms]
+        tables = self._tables
         if len(tables) == 1:
             return tables[0]
         share = (context - self.contexts[0]) / (self.contexts[1] - self.contexts[0])

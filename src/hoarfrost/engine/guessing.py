@@ -5,8 +5,9 @@
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
 
-Drafting that does not pay is paused: where the best tree of a round promises less than plain decoding, the drafter rests for one round,
-then two, four ... up to `MAX_PAUSE`, until a probe pays again. Its context is brought up to date when it is asked next, in one go.
+Under budget "auto" a round drafts or goes without (retrieval, or plain decoding), whichever has promised more tokens per second lately;
+the other way is tried again after one round, then two, four ... up to `MAX_PAUSE`. The drafter's context is brought up to date when it is
+asked next, in one go.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ MAX_PAUSE = 64
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
-HOST_MS = 0.3
-"""What a round costs beside the passes of the models: building, walking, text."""
+HOST_MS = 0.5
+"""What a round costs beside the passes of the models: building, walking, learning, text."""
+PACE_STEP = 0.1
+"""How fast an opinion of whether drafting pays follows what the last round promised."""
 
 
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
@@ -78,7 +81,7 @@ class Guesser:
         self.target, self.drafter = target, drafter
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
-        self._pause = Pause()
+        self._pace = Pace()
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -97,7 +100,7 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        drafted = self._draft(sequences) if config.budget != "auto" or self._pause.is_over() else None
+        drafted = self._draft(sequences) if config.budget != "auto" or self._pace.wants_draft() else None
         clock.lap("draft")
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
             guesses = [Guess(tree) for tree in self._build(sequences, drafted, config)]
@@ -195,14 +198,14 @@ class Guesser:
         return self.costs.row_ms(context)
 
     def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], has_drafted: bool) -> list[DraftTree]:
-        """The part of each tree that is worth its rows; takes note of whether drafting was worth its time."""
+        """The part of each tree that is worth its rows; takes note of what the round promises."""
         num_trees = len(grown)
         if len(row_ms) <= num_trees:
             return [one.first(0) for one in grown]
         draft_ms = self.costs.draft_time_ms(num_trees) if has_drafted else 0.0
         allocation = allocate([one.log_probs for one in grown], row_ms, HOST_MS + draft_ms)
-        if has_drafted:
-            self._pause.note(pays=allocation.tokens_per_ms > num_trees / (HOST_MS + row_ms[num_trees - 1]))
+        if self.drafter is not None:
+            self._pace.note(has_drafted, allocation.tokens_per_ms / num_trees)
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
     def learn(self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], logits: Tensor, config: TreeConfig) -> None:
@@ -236,23 +239,36 @@ class Guesser:
             self.retrieval.observe(row_tokens, chosen, left_over, is_open, guess.path, guess.num_matched)
 
 
-class Pause:
-    """When to ask a drafter that has not been worth its time: after pauses that double."""
+class Pace:
+    """Whether to draft, from what rounds with a draft and without have promised per sequence, in tokens per millisecond."""
 
     def __init__(self) -> None:
-        self._length, self._rest = 0, 0
+        self._promised: dict[bool, float] = {}
+        self._wait, self._rest = 1, 1
 
-    def is_over(self) -> bool:
-        """Whether to draft in this round; counts it."""
-        if self._rest:
-            self._rest -= 1
-            return False
-        return True
+    def wants_draft(self) -> bool:
+        """Whether to draft in this round."""
+        for untried in (True, False):
+            if untried not in self._promised:
+                return untried
+        better = self._promised[True] >= self._promised[False]
+        self._rest -= 1
+        if self._rest > 0:
+            return better
+        self._wait = min(MAX_PAUSE, 2 * self._wait)
+        self._rest = self._wait
+        return not better
 
-    def note(self, pays: bool) -> None:
-        """Whether the round that was drafted promises more than plain decoding."""
-        self._length = 0 if pays else min(MAX_PAUSE, max(1, 2 * self._length))
-        self._rest = self._length
+    def note(self, has_drafted: bool, tokens_per_ms: float) -> None:
+        """Takes in what a round promises; where that turns the tables, the loser is soon tried again."""
+        before = self._leader()
+        last = self._promised.get(has_drafted, tokens_per_ms)
+        self._promised[has_drafted] = last + PACE_STEP * (tokens_per_ms - last)
+        if self._leader() != before:
+            self._wait = self._rest = 1
+
+    def _leader(self) -> bool | None:
+        return self._promised[True] >= self._promised[False] if len(self._promised) == 2 else None
 
 
 def is_published(config: TreeConfig) -> bool:
