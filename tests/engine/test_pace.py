@@ -1,26 +1,34 @@
 from __future__ import annotations
 
-from hoarfrost.engine.guessing import MAX_PAUSE, Pace
+from hoarfrost.engine.guessing import MAX_PAUSE, Pace, Way
+
+WAYS: list[Way] = ["draft", "retrieve", "plain"]
 
 
-def run(pace: Pace, promised: dict[bool, float], num_rounds: int) -> list[bool]:
-    drafted = []
+def run(pace: Pace, promised: dict[Way, float], num_rounds: int) -> list[Way]:
+    chosen = []
     for _ in range(num_rounds):
-        drafted.append(pace.wants_draft())
-        pace.note(drafted[-1], promised[drafted[-1]])
-    return drafted
+        chosen.append(pace.choose(WAYS))
+        pace.note(chosen[-1], promised[chosen[-1]])
+    return chosen
 
 
-def test_what_promises_more_is_done_and_the_other_tried_ever_less() -> None:
+def test_what_promises_most_is_done_and_the_others_tried_ever_less() -> None:
+    chosen = run(Pace(), {"draft": 1.0, "retrieve": 2.0, "plain": 1.5}, 600)
+    assert chosen[:3] == WAYS, "all are tried first"
+    assert chosen.count("retrieve") > 580
+    assert set(chosen[-3 * MAX_PAUSE :]) == set(WAYS), "and none is given up"
+
+
+def test_a_way_that_begins_to_pay_is_found() -> None:
     pace = Pace()
-    drafted = run(pace, {True: 1.0, False: 2.0}, 400)
-    assert drafted[:2] == [True, False], "both are tried first"
-    assert sum(drafted[2:]) < 15
-    assert any(drafted[-2 * MAX_PAUSE :]), "but not given up"
+    run(pace, {"draft": 1.0, "retrieve": 1.2, "plain": 2.0}, 100)
+    chosen = run(pace, {"draft": 6.0, "retrieve": 1.2, "plain": 2.0}, 600)
+    assert chosen[-50:].count("draft") > 45
 
 
-def test_a_drafter_that_begins_to_pay_is_found() -> None:
+def test_one_way_needs_no_choice() -> None:
     pace = Pace()
-    run(pace, {True: 1.0, False: 2.0}, 100)
-    drafted = run(pace, {True: 6.0, False: 2.0}, 400)
-    assert sum(drafted[-50:]) > 45
+    for _ in range(5):
+        assert pace.choose(["plain"]) == "plain"
+        pace.note("plain", 1.0)

@@ -5,9 +5,9 @@
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
 
-Under budget "auto" a round drafts or goes without (retrieval, or plain decoding), whichever has promised more tokens per second lately;
-the other way is tried again after one round, then two, four ... up to `MAX_PAUSE`. The drafter's context is brought up to date when it is
-asked next, in one go.
+Under budget "auto" a round drafts, or retrieves alone, or decodes plainly, whichever has promised most tokens per second lately; the other
+ways are tried again after one round, then two, four ... up to `MAX_PAUSE`. The drafter's context is brought up to date when it is asked
+next, in one go.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +52,18 @@ MAX_PAUSE = 64
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
-HOST_MS = 0.5
-"""What a round costs beside the passes of the models: building, walking, learning, text."""
+HOST_MS, PLAIN_HOST_MS = 0.8, 0.1
+"""What a round costs beside the passes of the models: building, walking, learning, text; and a plain one."""
 PACE_STEP = 0.1
 """How fast an opinion of whether drafting pays follows what the last round promised."""
 
 
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
 """Is told of the guesses below m visited rows: probabilities `[m, k]` as drafted and as believed, hits, the rows' depths, off the spine."""
+
+
+Way = Literal["draft", "retrieve", "plain"]
+"""How a round is decoded: with the drafter (and retrieval), with retrieval alone, with no guesses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,11 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        drafted = self._draft(sequences) if config.budget != "auto" or self._pace.wants_draft() else None
+        way: Way = "draft" if config.budget != "auto" else self._pace.choose(self._ways(config))
+        if way == "plain":
+            self._pace.note(way, 1 / (PLAIN_HOST_MS + self._row_ms(sequences)[len(sequences) - 1]))
+            return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
+        drafted = self._draft(sequences) if way == "draft" else None
         clock.lap("draft")
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
             guesses = [Guess(tree) for tree in self._build(sequences, drafted, config)]
@@ -108,6 +117,11 @@ class Guesser:
             guesses = self._grow(sequences, drafted, config)
         clock.lap("build")
         return guesses
+
+    def _ways(self, config: TreeConfig) -> list[Way]:
+        """The ways in which a round can be decoded."""
+        possible: dict[Way, bool] = {"draft": self.drafter is not None, "retrieve": config.retrieval, "plain": True}
+        return [way for way, is_possible in possible.items() if is_possible]
 
     def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Transitions] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
@@ -204,8 +218,7 @@ class Guesser:
             return [one.first(0) for one in grown]
         draft_ms = self.costs.draft_time_ms(num_trees) if has_drafted else 0.0
         allocation = allocate([one.log_probs for one in grown], row_ms, HOST_MS + draft_ms)
-        if self.drafter is not None:
-            self._pace.note(has_drafted, allocation.tokens_per_ms / num_trees)
+        self._pace.note("draft" if has_drafted else "retrieve", allocation.tokens_per_ms / num_trees)
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
     def learn(self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], logits: Tensor, config: TreeConfig) -> None:
@@ -213,7 +226,7 @@ class Guesser:
         for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
             if guess.candidates is not None:
                 self._observe(calibration_key(sequence, config), guess, walked, config)
-        if config.retrieval and config.budget != 0:
+        if config.retrieval and any(guess.candidates is not None for guess in guesses):
             rows = np.concatenate([guess.tree.token_ids for guess in guesses])
             best = top_of([Marginals(logits)], NUM_SUCCESSORS)[1][0]
             self.retrieval.remember(rows, best)
@@ -240,35 +253,34 @@ class Guesser:
 
 
 class Pace:
-    """Whether to draft, from what rounds with a draft and without have promised per sequence, in tokens per millisecond."""
+    """Which way to decode a round, from what rounds of each way have promised per sequence, in tokens per millisecond."""
 
     def __init__(self) -> None:
-        self._promised: dict[bool, float] = {}
-        self._wait, self._rest = 1, 1
+        self._promised: dict[Way, float] = {}
+        self._wait, self._rest, self._num_probes = 1, 1, 0
 
-    def wants_draft(self) -> bool:
-        """Whether to draft in this round."""
-        for untried in (True, False):
-            if untried not in self._promised:
-                return untried
-        better = self._promised[True] >= self._promised[False]
+    def choose(self, ways: Many[Way]) -> Way:
+        """The way for this round: the best so far, or one whose turn it is to be tried again."""
+        for way in ways:
+            if way not in self._promised:
+                return way
+        best = max(ways, key=self._promised.__getitem__)
+        others = [way for way in ways if way != best]
         self._rest -= 1
-        if self._rest > 0:
-            return better
+        if self._rest > 0 or not others:
+            return best
         self._wait = min(MAX_PAUSE, 2 * self._wait)
         self._rest = self._wait
-        return not better
+        self._num_probes += 1
+        return others[self._num_probes % len(others)]
 
-    def note(self, has_drafted: bool, tokens_per_ms: float) -> None:
-        """Takes in what a round promises; where that turns the tables, the loser is soon tried again."""
-        before = self._leader()
-        last = self._promised.get(has_drafted, tokens_per_ms)
-        self._promised[has_drafted] = last + PACE_STEP * (tokens_per_ms - last)
-        if self._leader() != before:
+    def note(self, way: Way, tokens_per_ms: float) -> None:
+        """Takes in what a round promises; where that changes which way is best, the others are soon tried again."""
+        before = max(self._promised, key=self._promised.__getitem__, default=None)
+        last = self._promised.get(way, tokens_per_ms)
+        self._promised[way] = last + PACE_STEP * (tokens_per_ms - last)
+        if before is not None and max(self._promised, key=self._promised.__getitem__) != before:
             self._wait = self._rest = 1
-
-    def _leader(self) -> bool | None:
-        return self._promised[True] >= self._promised[False] if len(self._promised) == 2 else None
 
 
 def is_published(config: TreeConfig) -> bool:
