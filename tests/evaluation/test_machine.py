@@ -13,6 +13,7 @@ import pytest
 
 import hoarfrost
 from hoarfrost.evaluation import machine
+from hoarfrost.files import write_json
 
 
 def test_description_is_json_and_complete() -> None:
@@ -33,10 +34,10 @@ def test_versions_name_what_is_installed() -> None:
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "made" / "result.json"
-    machine.write_json(path, {"tau": 1.5, "text": "é"})
+    write_json(path, {"tau": 1.5, "text": "é"})
     for unfit in ({"tau": float("nan")}, {"what": object()}):
         with pytest.raises((ValueError, TypeError)):
-            machine.write_json(path, unfit)
+            write_json(path, unfit)
     assert json.loads(path.read_text(encoding="utf-8")) == {"tau": 1.5, "text": "é"}
     assert [one.name for one in path.parent.iterdir()] == ["result.json"]
 

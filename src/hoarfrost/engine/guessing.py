@@ -48,22 +48,23 @@ from hoarfrost.tree import (
 )
 from hoarfrost.tree.calibration import NUM_OBSERVED
 
-MAX_PAUSE = 64
+Way = Literal["draft", "retrieve", "plain"]
+"""How a round is decoded: with the drafter (and retrieval), with retrieval alone, with no guesses."""
+
+MAX_PAUSE = 16
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
 HOST_MS, PLAIN_HOST_MS = 0.8, 0.1
 """What a round costs beside the passes of the models: building, walking, learning, text; and a plain one."""
+NUM_FIRST_TRIES: dict[Way, int] = {"draft": 4, "retrieve": 32, "plain": 1}
+"""Rounds of each way before they are compared: what retrieval promises has to be learnt first."""
 PACE_STEP = 0.1
 """How fast an opinion of whether drafting pays follows what the last round promised."""
 
 
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
 """Is told of the guesses below m visited rows: probabilities `[m, k]` as drafted and as believed, hits, the rows' depths, off the spine."""
-
-
-Way = Literal["draft", "retrieve", "plain"]
-"""How a round is decoded: with the drafter (and retrieval), with retrieval alone, with no guesses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,12 +258,13 @@ class Pace:
 
     def __init__(self) -> None:
         self._promised: dict[Way, float] = {}
+        self._num_tries = dict.fromkeys(NUM_FIRST_TRIES, 0)
         self._wait, self._rest, self._num_probes = 1, 1, 0
 
     def choose(self, ways: Many[Way]) -> Way:
         """The way for this round: the best so far, or one whose turn it is to be tried again."""
         for way in ways:
-            if way not in self._promised:
+            if self._num_tries[way] < NUM_FIRST_TRIES[way]:
                 return way
         best = max(ways, key=self._promised.__getitem__)
         others = [way for way in ways if way != best]
@@ -276,6 +278,7 @@ class Pace:
 
     def note(self, way: Way, tokens_per_ms: float) -> None:
         """Takes in what a round promises; where that changes which way is best, the others are soon tried again."""
+        self._num_tries[way] += 1
         before = max(self._promised, key=self._promised.__getitem__, default=None)
         last = self._promised.get(way, tokens_per_ms)
         self._promised[way] = last + PACE_STEP * (tokens_per_ms - last)
