@@ -3,9 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_Trees = tuple[
-    NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]
-]
+_Trees = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]]
 
 class TreeHints:
     def __init__(
@@ -123,16 +121,12 @@ class DecoderLayerFloat32:
         gate_up: MatrixFloat32 | None,
         down: MatrixFloat32 | None,
     ) -> None: ...
-    def project(
-        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
-    ) -> None: ...
+    def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None: ...
     def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
     def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
 
 class MatrixBFloat16:
-    def __init__(
-        self, weight: NDArray[np.uint16], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None
-    ) -> None: ...
+    def __init__(self, weight: NDArray[np.uint16], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None) -> None: ...
     @property
     def num_outputs(self) -> int: ...
     @property
@@ -156,11 +150,10 @@ class DecoderLayerBFloat16:
         gate_up: MatrixBFloat16 | None,
         down: MatrixBFloat16 | None,
     ) -> None: ...
-    def project(
-        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
-    ) -> None: ...
+    def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None: ...
     def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
     def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
+
 def attend_dense_float32(
     queries: int,
     query_head_stride: int,
