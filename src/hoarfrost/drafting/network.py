@@ -25,9 +25,10 @@ from torch.nn import functional
 
 from hoarfrost.drafting.config import DFlashConfig
 from hoarfrost.drafting.convolution import Convolution, ConvolutionWeights, convolve_around
-from hoarfrost.drafting.rotary import RotaryAngles, rotate
+from hoarfrost.drafting.rotary import RotaryAngles
 from hoarfrost.drafting.selector import CandidateSelector, SelectorWeights
 from hoarfrost.native.linear import MakeProduct, Product, plain_product
+from hoarfrost.rotary import rotate
 
 INITIAL_STANDARD_DEVIATION = 0.02
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -1,8 +1,4 @@
-"""Rotary positions of the drafter: angles from transformers' own table of variants, applied in three operations.
-
-`rotate` multiplies `[..., D]` by cos and adds its half-swapped self times a sine whose first half is negated: the usual "rotate half", with
-the sign moved into the table.
-"""
+"""Rotary positions of the drafter: angles from transformers' own table of variants, as `hoarfrost.rotary.rotate` takes them."""
 
 from __future__ import annotations
 
@@ -41,8 +37,3 @@ class RotaryAngles:
         angles = positions.unsqueeze(-1) * self._frequencies
         cos, sin = angles.cos() * self._scale, angles.sin() * self._scale
         return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
-
-
-def rotate(vectors: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """Rotates `vectors [..., D]` by tables that broadcast to it."""
-    return torch.addcmul(vectors * cos, vectors.roll(vectors.shape[-1] // 2, dims=-1), signed_sin)

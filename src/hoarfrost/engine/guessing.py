@@ -99,8 +99,10 @@ class Guesser:
 
     def calibration(self, temperature: float, coupled: bool) -> Calibration:
         """What is known of the drafter at a temperature, with coupled candidates or not."""
-        horizon = self.drafter.horizon if self.drafter is not None else 1
-        return self._calibrations.setdefault((temperature, coupled), Calibration(horizon))
+        key = temperature, coupled
+        if key not in self._calibrations:
+            self._calibrations[key] = Calibration(self.drafter.horizon if self.drafter is not None else 1)
+        return self._calibrations[key]
 
     def guess(self, sequences: Many[Sequence], config: TreeConfig, clock: StageClock) -> list[Guess]:
         """The trees of one round."""
