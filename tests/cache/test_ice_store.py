@@ -24,6 +24,7 @@ CONFIGS = {
     "reuse": replace(SMALL, reuse=2, full_layers=1),
     "union": replace(SMALL, tree_queries="union"),
     "ice": replace(SMALL, index="ice"),
+    "dci": replace(SMALL, index="dci"),
     "quest": replace(SMALL, index="quest"),
     "exact": replace(SMALL, index="exact"),
     "page of the window": replace(SMALL, window=4, budget=12),
