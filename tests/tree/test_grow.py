@@ -68,7 +68,7 @@ def native_hints(hints: Sequence[PlainHints]) -> TreeHints:
 @given(random_candidates(), random_hints(), st.integers(0, 30))
 def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int) -> None:
     [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
-    tree, log_probs = grow_tree_plain(candidates, 3, budget, hints)
+    tree, log_probs = grow_tree_plain(candidates, 3, budget, hints, like=grown.tree)
     assert_well_formed(grown.tree)
     assert_equal_trees(grown.tree, tree)
     np.testing.assert_allclose(grown.log_probs, log_probs, atol=1e-5)
@@ -92,7 +92,7 @@ def test_a_batch_is_its_sequences(batch: list[Candidates], budget: int) -> None:
         batch = [one if one.places is None else shared for one in batch]
     grown = grow_trees(batch, list(range(len(batch))), budget)
     for index, one in enumerate(batch):
-        assert_equal_trees(grown[index].tree, grow_tree_plain(one, index, budget)[0])
+        assert_equal_trees(grown[index].tree, grow_tree_plain(one, index, budget, like=grown[index].tree)[0])
 
 
 def test_the_spine_is_never_behind_where_the_drafter_put_it() -> None:

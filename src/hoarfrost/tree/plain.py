@@ -18,6 +18,7 @@ from hoarfrost.tree.draft_tree import DraftTree
 
 NUM_BEST = 4  # candidates whose probability counts as the drafter's opinion
 FIRST_EXTRA_RANK = 1 << 20
+SAME_SCORE = 1e-9  # products of the same shares in another order are equal, but for the rounding of their logarithms' sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,10 @@ class _Row:
     on_path: bool
 
 
+_Proposal = tuple[float, int, int, int, int, _Row]
+"""A row that may come next, in heap order: negative score, depth, parent, rank; then its token and what is known of it."""
+
+
 def build_tree_plain(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_id: int, budget: int) -> DraftTree:
     """The `budget` likeliest prefixes, likeliest first; ties: shallower depth, lower parent row, better rank.
 
@@ -54,13 +59,16 @@ def build_tree_plain(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64
 
 
 def grow_tree_plain(
-    candidates: Candidates, bonus_token_id: int, budget: int, hints: PlainHints | None = None
+    candidates: Candidates, bonus_token_id: int, budget: int, hints: PlainHints | None = None, like: DraftTree | None = None
 ) -> tuple[DraftTree, list[float]]:
-    """The tree that `tree.grow_trees` builds, and the log-probabilities of its rows."""
+    """The tree that `tree.grow_trees` builds, and the log-probabilities of its rows.
+
+    Where rounding alone decides which of several nodes comes next, it is the one that the tree `like` has there, if any.
+    """
     given = hints or PlainHints()
     tokens, parents, depths = [bonus_token_id], [-1], [0]
     rows = [_Row(0.0, 0.0, 0, True, True)]
-    heap: list[tuple[float, int, int, int, int, _Row]] = []
+    heap: list[_Proposal] = []
 
     def propose_children(parent: int) -> None:
         for token_id, rank, row in _children(candidates, given, rows[parent], tokens[parent], depths[parent]):
@@ -69,13 +77,25 @@ def grow_tree_plain(
 
     propose_children(0)
     while heap and len(tokens) <= budget:
-        _, depth, parent, _, token_id, row = heapq.heappop(heap)
+        _, depth, parent, _, token_id, row = _pop(heap, like, len(tokens))
         tokens.append(token_id)
         parents.append(parent)
         depths.append(depth)
         rows.append(row)
         propose_children(len(tokens) - 1)
     return DraftTree.from_parents(tokens, parents), [row.log_prob for row in rows]
+
+
+def _pop(heap: list[_Proposal], like: DraftTree | None, next_row: int) -> _Proposal:
+    """Takes the best proposal; among those as good, the next row of `like`."""
+    if like is not None and next_row < like.num_rows:
+        wanted = int(like.parents[next_row]), int(like.token_ids[next_row])
+        same = [one for one in heap if one[0] <= heap[0][0] + SAME_SCORE and (one[2], one[4]) == wanted]
+        if same and same[0] is not heap[0]:
+            heap.remove(same[0])
+            heapq.heapify(heap)
+            return same[0]
+    return heapq.heappop(heap)
 
 
 def _children(candidates: Candidates, hints: PlainHints, above: _Row, token_id: int, depth: int) -> list[tuple[int, int, _Row]]:
