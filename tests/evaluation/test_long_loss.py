@@ -19,7 +19,7 @@ from hoarfrost import Engine
 from hoarfrost.cache.baselines import OracleSelection, SelectingStore, WindowSelection
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.cache_runner import read_prompt, step
-from hoarfrost.evaluation.cache_watch import WatchedStore, measure_selection
+from hoarfrost.evaluation.cache_watch import WatchedStore, group_attention, measure_selection
 from hoarfrost.evaluation.long_loss import NUM_PARTS, LossBenchmark, LossSettings, make_result
 from hoarfrost.evaluation.long_loss_records import LossJournal, LossOutcome
 from hoarfrost.evaluation.long_loss_report import loss_tables
@@ -85,13 +85,13 @@ class TestWatching:
         queries = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
         weights = torch.tensor([2.0, 0.0, 3.0]).exp()
         selected = torch.tensor([[False, True, True]])
-        mass, best_mass, recall = measure_selection(queries, keys, selected, 1.0)[:, 0].tolist()
+        mass, best_mass, recall = measure_selection(group_attention(queries, keys, 1.0), selected)[:, 0].tolist()
         assert mass == pytest.approx(float((weights[1] + weights[2]) / weights.sum()))
         assert best_mass == pytest.approx(float((weights[0] + weights[2]) / weights.sum()))
         assert recall == 0.5
 
     def test_nothing_selected_catches_nothing(self) -> None:
-        caught = measure_selection(torch.randn(4, 8), torch.randn(2, 6, 8), torch.zeros(2, 5, dtype=torch.bool), 0.3)
+        caught = measure_selection(group_attention(torch.randn(4, 8), torch.randn(2, 6, 8), 0.3), torch.zeros(2, 5, dtype=torch.bool))
         assert torch.equal(caught, torch.zeros(3, 2))
 
     @pytest.mark.parametrize("every", [1, 3])

@@ -178,20 +178,29 @@ class IceStore:
             index += pages.num_bytes()
         return {"hot": hot, "cold": cold, "index": index + sum(one.num_bytes() for one in self._indexes.values())}
 
+    def selected_pages(self, layer: int) -> Tensor | None:
+        """The pages that the last `attend` of `layer` fetched, best first: positions int64 `[Hkv, L, P, S]`, -1 where no row is.
+
+        L is 1 or one per row of the round. None: everything was attended to. Holds until the round is committed.
+        """
+        anchor = self._anchor(layer)
+        if anchor is None or anchor not in self._chosen:
+            return None
+        chosen, table = self._chosen[anchor], self._indexes[anchor].pages()
+        rows = table.rows[np.arange(len(chosen))[:, None, None], chosen].astype(np.int64)
+        return torch.from_numpy(np.where((rows >= 0) & (chosen >= 0)[..., None], rows + self.config.num_sinks, -1))
+
     def selected_rows(self, layer: int) -> Tensor:
         """What the last `attend` of `layer` saw of the committed rows: a bool mask `[Hkv, L, T]`, L 1 or one per row of the round."""
-        anchor = self._anchor(layer)
-        num_kv_heads = len(self._layers[layer].slots)
-        if anchor is None or anchor not in self._chosen:
-            return torch.ones((num_kv_heads, 1, self.length), dtype=torch.bool)
-        chosen, table = self._chosen[anchor], self._indexes[anchor].pages()
-        seen = torch.ones((num_kv_heads, chosen.shape[1], self.length + 1), dtype=torch.bool)
+        pages = self.selected_pages(layer)
+        if pages is None:
+            return torch.ones((len(self._layers[layer].slots), 1, self.length), dtype=torch.bool)
+        num_kv_heads, num_lists = pages.shape[:2]
+        seen = torch.ones((num_kv_heads, num_lists, self.length + 1), dtype=torch.bool)
         first = self.config.num_sinks
         seen[:, :, first : first + self.num_paged] = False
-        rows = table.rows[np.arange(num_kv_heads)[:, None, None], chosen].astype(np.int64)
-        rows = np.where((rows >= 0) & (chosen >= 0)[..., None], rows + first, self.length)  # the last column takes what is none
-        seen.scatter_(2, torch.from_numpy(rows.reshape(num_kv_heads, chosen.shape[1], -1)), True)
-        return seen[:, :, : self.length]
+        rows = torch.where(pages >= 0, pages, self.length).flatten(2)  # the last column takes what is none
+        return seen.scatter_(2, rows, True)[:, :, : self.length]
 
     def _remember(self, layer: int, queries: Tensor) -> None:
         before = self._last_queries.get(layer, queries[:, :0])

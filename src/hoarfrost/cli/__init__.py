@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import hoarfrost
-from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, plot, run, train
+from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, inspect, plot, run, train
 from hoarfrost.errors import InvalidInput
 
 EXIT_INVALID_INPUT = 2
@@ -29,6 +29,7 @@ app.add_typer(bench.app, name="bench")
 bench_cache.register(bench.app)
 bench_index.register(bench.app)
 app.add_typer(eval.app, name="eval")
+app.add_typer(inspect.app, name="inspect")
 app.add_typer(train.app, name="train")
 plot.register(app)
 doctor.register(app)

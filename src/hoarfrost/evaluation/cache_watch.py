@@ -60,9 +60,13 @@ class WatchedStore:
     def attend(self, layer: int, queries: Tensor, visible: Visibility, *, scale: float, window: int | None = None) -> Tensor:
         out = self._store.attend(layer, queries, visible, scale=scale, window=window)
         if self._num_steps % self._every == 0 and queries.shape[1] == 1 and isinstance(self._store, ShowsSelection):
-            caught = measure_selection(queries[:, 0], self._keys(layer), self._store.selected_rows(layer)[:, -1], scale)
-            self._sums[layer] = self._sums.get(layer, torch.zeros_like(caught)) + caught
+            self.look(layer, group_attention(queries[:, 0], self._keys(layer), scale), self._store)
         return out
+
+    def look(self, layer: int, attention: Tensor, store: ShowsSelection) -> None:
+        """Called with what `group_attention` says of a watched token, between its `attend` and its `commit`."""
+        caught = measure_selection(attention, store.selected_rows(layer)[:, -1])
+        self._sums[layer] = self._sums.get(layer, torch.zeros_like(caught)) + caught
 
     def start_decoding(self) -> None:
         self._store.start_decoding()
@@ -98,18 +102,22 @@ class WatchedStore:
         return torch.cat([self._rows.keys(layer), *parts, self._new[layer]], dim=1)
 
 
-def measure_selection(queries: Tensor, keys: Tensor, selected: Tensor, scale: float) -> Tensor:
-    """Mass, best mass and recall per KV head, `[3, Hkv]`, of one token.
+def group_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """The attention `[Hkv, T]` that a token would pay to the rows before it without any cache, mean over the query heads of a group.
 
-    `queries [H, D]`, `keys [Hkv, T + 1, D]` with the token's own last, `selected [Hkv, T]` what it saw of the others.
+    `queries [H, D]`, `keys [Hkv, T + 1, D]` with the token's own last, whose share is left out.
     """
-    num_kv_heads, num_keys, head_dim = keys.shape
+    num_kv_heads, _, head_dim = keys.shape
     grouped = queries.float().view(num_kv_heads, -1, head_dim)
-    attention = torch.softmax(torch.matmul(grouped, keys.float().transpose(1, 2)) * scale, dim=-1)[..., : num_keys - 1].sum(dim=1)
+    return torch.softmax(torch.matmul(grouped, keys.float().transpose(1, 2)) * scale, dim=-1)[..., :-1].mean(dim=1)
+
+
+def measure_selection(attention: Tensor, selected: Tensor) -> Tensor:
+    """Mass, best mass and recall per KV head, `[3, Hkv]`, of a token that pays `attention [Hkv, T]` and saw `selected [Hkv, T]`."""
     selected = selected.to(attention.device)
     counts = selected.sum(dim=1, keepdim=True)
     ranked, order = attention.sort(dim=1, descending=True)
-    is_best = torch.arange(num_keys - 1, device=attention.device) < counts
+    is_best = torch.arange(attention.shape[1], device=attention.device) < counts
     total = attention.sum(dim=1)
     mass = (attention * selected).sum(dim=1) / total
     best_mass = (ranked * is_best).sum(dim=1) / total
