@@ -48,6 +48,97 @@ def test_prints_the_table_of_peers(call: Any, tmp_path: Path) -> None:
     assert "Not measured: slow (not installed)" in outcome.out
 
 
+ABOUT = {"machine": {"cpu": "abacus", "accelerators": []}, "versions": {}, "commit": "abc", "command": []}
+RUN = {"model": "tiny", "dtype": "float32", "device": "cpu", "num_threads": 1, "budget_is": "rows", "exact": "the prompt is"}
+CACHE_RESULTS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
+    "retrieval": (
+        {
+            "settings": {**RUN, "limit": 1, "ask_later": False, "num_decoded": 0},
+            "records": [{"task": "passkey", "length": 512, "cache": "ice", "budget": 64, "depth": 0.5, "score": 1.0}],
+            "summary": [
+                {
+                    "task": "passkey",
+                    "length": 512,
+                    "cache": cache,
+                    "budget": budget,
+                    "accuracy": 0.5,
+                    "interval": [0.2, 0.8],
+                    "retained": 1.0,
+                    "agreement": 1.0,
+                }
+                for cache, budget in (("full", None), ("ice", 64), ("ice", 128), ("dci", 64))
+            ],
+        },
+        "| 512 | ice | 64 | 50.0 |",
+        {"retrieval-budget", "retrieval-depth"},
+    ),
+    "cache speed": (
+        {
+            "settings": {**RUN, "budget": 256, "reuse": 1, "num_steps": 3},
+            "summary": [
+                {
+                    "cache": cache,
+                    "context": context,
+                    "ms_per_token": 1.5,
+                    "max_ms": 3.0,
+                    "start_ms": 20.0,
+                    "hot_bytes": 2**20,
+                    "cold_bytes": 0 if cache == "full" else 2**21,
+                    "index_bytes": 0,
+                    "peak_bytes": None,
+                }
+                for context in (4096, 2048)
+                for cache in ("full", "ice")
+            ],
+        },
+        "| 2,048 | ice | 1.50 | 3.00 | 0.02 | 1.0 | 2.0 | 0.0 | - |",
+        {"cache-time", "cache-bytes"},
+    ),
+    "index": (
+        {
+            "settings": {"dim": 64, "pages": 12, "page_size": 16, "threads": 1},
+            "summary": [
+                {
+                    "index": "dci",
+                    "data": "gaussian",
+                    "keys": keys,
+                    "build_ms_per_head": 5.0,
+                    "query_ms": 0.5,
+                    "recall": 0.5,
+                    "mass": 0.25,
+                    "token_oracle_mass": 0.5,
+                    "bytes_per_key": 20.0,
+                }
+                for keys in (8192, 32768)
+            ],
+        },
+        "| gaussian | 8,192 | DCI | 5.0 | 0.500 | 0.50 | 0.250 | 0.500 | 20 |",
+        {"index-growth"},
+    ),
+}
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("evaluation", CACHE_RESULTS)
+def test_knows_the_results_of_caches(evaluation: str, call: Any, tmp_path: Path) -> None:
+    content, row, stems = CACHE_RESULTS[evaluation]
+    path = written(tmp_path / "result.json", {**ABOUT, "evaluation": evaluation, **content})
+    assert row in call("plot", path).out
+    assert call("plot", path, "--out", str(tmp_path / "figures")).code == 0
+    names = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    assert {one.name for one in (tmp_path / "figures").iterdir()} == {"table.md", *names}
+    document = tmp_path / "README.md"
+    document.write_text(f"<!-- table -->\n<!-- {evaluation} -->\n", encoding="utf-8")
+    assert call("plot", path, "--into", str(document)).code == 0
+    assert document.read_text(encoding="utf-8").startswith(f"<!-- table -->\n<!-- {evaluation} -->\n\n**")
+
+
+def test_an_evaluation_that_nobody_knows(call: Any, tmp_path: Path) -> None:
+    outcome = call("plot", written(tmp_path / "result.json", {**ABOUT, "evaluation": "taste", "settings": {}, "summary": []}))
+    assert outcome.code == 2
+    assert "is no result" in outcome.err
+
+
 @needs_matplotlib
 def test_writes_table_and_figures(call: Any, tmp_path: Path) -> None:
     outcome = call("plot", written(tmp_path / "short.json", make_decode_result((0.0,))), "--out", str(tmp_path / "figures"))
@@ -112,7 +203,8 @@ def test_what_is_no_result(content: str | None, said: str, call: Any, tmp_path: 
     assert said in outcome.err
 
 
-def test_bench_report_sends_comparisons_here(call: Any, tmp_path: Path) -> None:
-    outcome = call("bench", "report", written(tmp_path / "peers.json", make_peers()))
+@pytest.mark.parametrize("result", [make_peers(), {**ABOUT, "evaluation": "index", **CACHE_RESULTS["index"][0]}], ids=["peers", "index"])
+def test_bench_report_sends_other_results_here(result: dict[str, Any], call: Any, tmp_path: Path) -> None:
+    outcome = call("bench", "report", written(tmp_path / "result.json", result))
     assert outcome.code == 2
     assert "hoarfrost plot" in outcome.err

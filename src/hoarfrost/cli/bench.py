@@ -93,8 +93,8 @@ def report(
     from hoarfrost.evaluation.report import to_markdown
 
     result = read_result(file)
-    if "peers" in result:
-        raise InvalidInput(f"The file {file} compares engines; `hoarfrost plot` makes its tables.")
+    if "peers" in result or "evaluation" in result:
+        raise InvalidInput(f"The file {file} is no result of `bench decode`; `hoarfrost plot` makes its tables.")
     if markdown:
         typer.echo(to_markdown(result), nl=False)
     else:

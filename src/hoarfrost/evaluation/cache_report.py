@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.cache_speed_report import index_caption, index_tables, speed_caption, speed_tables
 from hoarfrost.evaluation.long_loss_report import loss_caption, loss_tables
 from hoarfrost.evaluation.longbench_report import longbench_caption, longbench_tables
 from hoarfrost.evaluation.report import TextTable
@@ -16,6 +17,8 @@ REPORTS: dict[str, tuple[Callable[[Result], list[TextTable]], Callable[[Result],
     "retrieval": (retrieval_tables, retrieval_caption),
     "longbench": (longbench_tables, longbench_caption),
     "loss": (loss_tables, loss_caption),
+    "cache speed": (speed_tables, speed_caption),
+    "index": (index_tables, index_caption),
 }
 
 
@@ -23,7 +26,7 @@ def report_of(result: Result) -> tuple[list[TextTable], str]:
     """The tables and the caption. Raises `InvalidInput` for what no evaluation of caches wrote."""
     report = REPORTS.get(result.get("evaluation", ""))
     if report is None or not {"machine", "settings", "summary"} <= result.keys():
-        raise InvalidInput("The file is no result of `hoarfrost eval`.")
+        raise InvalidInput("The file is no result of `hoarfrost eval`, `bench cache` or `bench index`.")
     tables, caption = report
     return tables(result), caption(result)
 
