@@ -1,6 +1,7 @@
 // Python bindings. The faces in src/hoarfrost/native check what users can get wrong; here is checked what would make a kernel read astray.
 #include "bindings.hpp"
 #include "decoder_bindings.hpp"
+#include "drafter_bindings.hpp"
 #include "index_bindings.hpp"
 #include "noise.hpp"
 #include "page_attention_bindings.hpp"
@@ -97,5 +98,6 @@ NB_MODULE(_native, module) {
     bind_trees(module);
     bind_page_attention(module);
     bind_decoder(module);
+    bind_drafter(module);
     bind_index(module);
 }

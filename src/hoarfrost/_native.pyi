@@ -203,6 +203,101 @@ def copy_rows(
     row_bytes: int,
     /,
 ) -> None: ...
+def order_transitions(
+    log_probs: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    ordered: NDArray[np.float32],
+    ordered_ids: NDArray[np.int64],
+    places: NDArray[np.int32],
+) -> None: ...
+
+class DraftLayerFloat32:
+    def __init__(
+        self,
+        input_norm: NDArray[np.float32],
+        head_norm: NDArray[np.float32],
+        post_norm: NDArray[np.float32],
+        qkv: MatrixFloat32,
+        output: MatrixFloat32,
+        gate_up: MatrixFloat32,
+        down: MatrixFloat32,
+        is_causal: bool,
+        window: int,
+    ) -> None: ...
+
+class DraftNetworkFloat32:
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        block_size: int,
+        fusion: MatrixFloat32,
+        context_norm: NDArray[np.float32],
+        context_key_norm: NDArray[np.float32],
+        context_kv: MatrixFloat32,
+        layers: list[DraftLayerFloat32],
+        norm: NDArray[np.float32],
+    ) -> None: ...
+    def extend(self, contexts: list[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None: ...
+    def run(self, contexts: list[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None: ...
+
+def transitions_float32(
+    projection: MatrixFloat32,
+    predecessors: int,
+    successors: int,
+    hidden: int,
+    marginals: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    bonus_token_ids: list[int],
+    log_probs: NDArray[np.float32],
+    num_threads: int,
+) -> None: ...
+
+class DraftLayerBFloat16:
+    def __init__(
+        self,
+        input_norm: NDArray[np.float32],
+        head_norm: NDArray[np.float32],
+        post_norm: NDArray[np.float32],
+        qkv: MatrixBFloat16,
+        output: MatrixBFloat16,
+        gate_up: MatrixBFloat16,
+        down: MatrixBFloat16,
+        is_causal: bool,
+        window: int,
+    ) -> None: ...
+
+class DraftNetworkBFloat16:
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        block_size: int,
+        fusion: MatrixBFloat16,
+        context_norm: NDArray[np.float32],
+        context_key_norm: NDArray[np.float32],
+        context_kv: MatrixBFloat16,
+        layers: list[DraftLayerBFloat16],
+        norm: NDArray[np.float32],
+    ) -> None: ...
+    def extend(self, contexts: list[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None: ...
+    def run(self, contexts: list[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None: ...
+
+def transitions_bfloat16(
+    projection: MatrixBFloat16,
+    predecessors: int,
+    successors: int,
+    hidden: int,
+    marginals: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    bonus_token_ids: list[int],
+    log_probs: NDArray[np.float32],
+    num_threads: int,
+) -> None: ...
 def index_largest_squared_lengths(
     keys: NDArray[np.float32], lengths: NDArray[np.float32], num_threads: int, instruction_set: str | None = None
 ) -> None: ...

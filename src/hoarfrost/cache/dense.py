@@ -34,6 +34,11 @@ class DenseStore:
     def capacity(self) -> int:
         return self._buffer.shape[3]
 
+    @property
+    def buffer(self) -> Tensor:
+        """`[2, layers, Hkv, capacity, D]`, for passes that write and read it themselves; replaced when the store grows."""
+        return self._buffer
+
     def reserve(self, num_rows: int) -> None:
         if num_rows <= self.capacity:
             return

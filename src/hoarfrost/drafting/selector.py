@@ -9,15 +9,16 @@ with U_t the slot's logits, h_t its final hidden state, A and B low-rank codeboo
 from the bonus token. Here all K x K transitions of all slots are one batched product, so that a tree can follow several paths at once.
 
 Among themselves the candidates share the probability that the marginals give to them all: what the selector says nothing about stays as
-the drafter left it.
+the drafter left it. On a CPU one native call does it all but for the choice of the candidates.
 
 Shapes: S sequences, L slots, K candidates, P predecessors, r rank, H hidden size, V vocabulary; `...` any leading dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,9 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hoarfrost.native.linear import MakeProduct, Product
+from hoarfrost.native.drafter import NativeSelector
+from hoarfrost.native.linear import MakeProduct, Product, can_multiply, fastest_product
+from hoarfrost.native.top_k import top_log_probs
 from hoarfrost.tree.marginals import Marginals, top_rows
 from hoarfrost.tree.transitions import Transitions
+
+ProposeTransitions = Callable[[Tensor, Tensor, Sequence[int]], list[Transitions]]
+"""(final states `[S, L, H]`, logits `[S, L, V]`, S bonus tokens) -> the transitions of each sequence."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +84,35 @@ def candidate_log_probs(scores: Tensor, marginal_log_probs: Tensor) -> Tensor:
     return (scores.log_softmax(-1) + share).clamp(max=0.0)  # rounding may put a share above 1
 
 
+def new_proposer(selector: CandidateSelector) -> ProposeTransitions:
+    """The fastest way to propose transitions with these weights: a snapshot of them, for inference."""
+    projection = selector.hidden_projection.weight
+    if can_multiply(projection):
+        native = NativeSelector(selector.predecessor_codebook, selector.successor_codebook, projection)
+        return partial(_propose_natively, native, selector.top_k)
+    return partial(propose_transitions, selector.weights(fastest_product))
+
+
 def propose_transitions(weights: SelectorWeights, hidden: Tensor, logits: Tensor, bonus_token_ids: Sequence[int]) -> list[Transitions]:
-    """The transitions of S sequences from final states `hidden [S, L, H]` and `logits [S, L, V]`, with one hand-off to the host."""
+    """`ProposeTransitions` in torch, on any device, with one hand-off to the host."""
     num_sequences, horizon = logits.shape[:2]
     marginal, candidates = (part.view(num_sequences, horizon, -1) for part in top_rows(logits.flatten(0, 1), weights.num_candidates))
     bonus = torch.tensor(bonus_token_ids, device=logits.device)[:, None, None].expand_as(candidates[:, :1])
     predecessors = torch.cat((bonus, candidates[:, :-1]), dim=1)
     scores = transition_scores(weights, marginal, hidden, predecessors, candidates)
     log_probs = candidate_log_probs(scores, marginal)
-    packed = torch.cat((log_probs.view(torch.int32).flatten(1), candidates.to(torch.int32).flatten(1)), dim=1).cpu().numpy()
-    return [_unpack(row, horizon, weights.num_candidates, Marginals(one)) for row, one in zip(packed, logits, strict=True)]
+    packed = torch.cat((log_probs.view(torch.int32).flatten(), candidates.to(torch.int32).flatten())).cpu().numpy()
+    table, token_ids = packed[: log_probs.numel()].view(np.float32), packed[log_probs.numel() :].astype(np.int64)
+    return _by_sequence(token_ids.reshape(num_sequences, horizon, -1), table.reshape(log_probs.shape), logits)
 
 
-def _unpack(row: NDArray[np.int32], horizon: int, num_candidates: int, marginals: Marginals) -> Transitions:
-    log_probs, token_ids = row[: -horizon * num_candidates], row[-horizon * num_candidates :]
-    shape = (horizon, num_candidates)
-    return Transitions(token_ids.astype(np.int64).reshape(shape), log_probs.view(np.float32).reshape(*shape, num_candidates), marginals)
+def _propose_natively(
+    selector: NativeSelector, num_candidates: int, hidden: Tensor, logits: Tensor, bonus_token_ids: Sequence[int]
+) -> list[Transitions]:
+    shape = (*logits.shape[:2], num_candidates)
+    marginals, token_ids = (part.reshape(shape) for part in top_log_probs(logits.flatten(0, 1), num_candidates))
+    return _by_sequence(token_ids, selector.log_probs(hidden, marginals, token_ids, bonus_token_ids), logits)
+
+
+def _by_sequence(token_ids: NDArray[np.int64], log_probs: NDArray[np.float32], logits: Tensor) -> list[Transitions]:
+    return [Transitions(ids, table, Marginals(rows)) for ids, table, rows in zip(token_ids, log_probs, logits, strict=True)]

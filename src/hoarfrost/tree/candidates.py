@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hoarfrost.native.drafter import order_transitions
 from hoarfrost.tree.marginals import Marginals, top_of
 from hoarfrost.tree.transitions import Transitions
 
@@ -41,11 +42,7 @@ class Candidates:
 
     @classmethod
     def from_transitions(cls, transitions: Transitions) -> Candidates:
-        log_probs = transitions.log_probs.copy()
-        log_probs[:1] = log_probs[:1, :1]  # before the first depth there is the bonus token alone
-        order = np.argsort(-log_probs, axis=2, kind="stable")
-        token_ids = np.take_along_axis(transitions.token_ids[:, None], order, 2)
-        return cls(np.take_along_axis(log_probs, order, 2), token_ids, order.astype(np.int32))
+        return cls(*order_transitions(transitions.log_probs, transitions.token_ids))
 
     def reranked(self, log_probs: NDArray[np.float32], token_ids: NDArray[np.int64]) -> Candidates:
         """The same candidates in another order with other log-probabilities, both [L, P, K]."""

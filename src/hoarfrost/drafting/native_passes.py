@@ -1,0 +1,78 @@
+"""The drafter's passes as one native call each, on CPUs: the arithmetic of `TorchPasses`, a fraction of its dispatch.
+
+For networks without convolutions. Within a pass hidden states stay float32, from the embedding to the final norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hoarfrost.cache import DenseStore
+from hoarfrost.drafting.network import DFlashModel, Layer, stacked
+from hoarfrost.native.decoder import LayerShape, LayerTensors
+from hoarfrost.native.drafter import ContextTensors, DraftRows, NativeDraftNetwork
+
+
+def can_run_natively(model: DFlashModel) -> bool:
+    """Whether this model has a native form that is the fastest here."""
+    return model.config.conv_kernel_size is None and NativeDraftNetwork.can_run(model.fc.weight, model.config.head_dim)
+
+
+class NativePasses:
+    """Implements `Passes`."""
+
+    def __init__(self, model: DFlashModel) -> None:
+        config = model.config
+        layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+        views = [(config.is_causal_in(index), config.window_of(index)) for index in range(config.num_hidden_layers)]
+        shape = LayerShape(config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.rms_norm_eps)
+        context = _context_tensors(model, layers)
+        self._network = NativeDraftNetwork(
+            shape, config.block_size, context, [_tensors(layer) for layer in layers], views, model.norm.weight
+        )
+        self._block_size, self._angles = config.block_size, model.angles
+
+    def extend(self, stores: Sequence[DenseStore], counts: Sequence[int], taps: Tensor) -> None:
+        rows = [_rows(store, count) for store, count in zip(stores, counts, strict=True)]
+        self._network.extend(rows, taps, *self._angles.half_tables([range(one.length, one.length + one.count) for one in rows]))
+        for store, count in zip(stores, counts, strict=True):
+            store.commit(range(count))
+
+    def run(self, stores: Sequence[DenseStore], blocks: Tensor) -> Tensor:
+        rows = [_rows(store, self._block_size) for store in stores]
+        return self._network.run(rows, blocks, *self._angles.half_tables([range(one.length, one.length + one.count) for one in rows]))
+
+
+def _rows(store: DenseStore, count: int) -> DraftRows:
+    """Room for `count` rows behind the committed ones."""
+    store.reserve(store.length + count)
+    return DraftRows(store.buffer, store.length, count)
+
+
+def _context_tensors(model: DFlashModel, layers: Sequence[Layer]) -> ContextTensors:
+    num_kv_heads = model.config.num_key_value_heads
+    attentions = [layer.self_attn for layer in layers]
+    return ContextTensors(
+        fusion=model.fc.weight,
+        norm=model.hidden_norm.weight,
+        key_norm=torch.cat([attention.k_norm.weight.expand(num_kv_heads, -1) for attention in attentions]),
+        keys_values=stacked([*(attention.k_proj for attention in attentions), *(attention.v_proj for attention in attentions)]),
+    )
+
+
+def _tensors(layer: Layer) -> LayerTensors:
+    attention, mlp, config = layer.self_attn, layer.mlp, layer.config
+    query_norm = attention.q_norm.weight.expand(config.num_attention_heads, -1)
+    key_norm = attention.k_norm.weight.expand(config.num_key_value_heads, -1)
+    return LayerTensors(
+        input_norm=layer.input_layernorm.weight,
+        qkv=stacked((attention.q_proj, attention.k_proj, attention.v_proj)),
+        head_norm=torch.cat((query_norm, key_norm)),
+        output=(attention.o_proj.weight, attention.o_proj.bias),
+        post_norm=layer.post_attention_layernorm.weight,
+        gate_up=stacked((mlp.gate_proj, mlp.up_proj)),
+        down=(mlp.down_proj.weight, None),
+    )
