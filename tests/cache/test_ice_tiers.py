@@ -176,6 +176,16 @@ def test_other_refusals() -> None:
             store.truncate(length)
 
 
+def test_page_fill_is_rows_over_places() -> None:
+    assert new_store(SMALL).page_fill() == 1.0
+    store = prefilled(replace(SMALL, index="dci"))
+    decode(store, 40)
+    num_pages = sum(int((pages.counts > 0).sum()) for pages in store._layers)
+    assert store.page_fill() == store.num_paged * NUM_LAYERS * NUM_KV_HEADS / (num_pages * SMALL.page_size) < 1
+    exact = prefilled(replace(SMALL, index="exact"))
+    assert exact.page_fill() == exact.num_paged / (4 * -(-exact.num_paged // 4))
+
+
 def test_every_byte_is_counted() -> None:
     store = prefilled(replace(SMALL, index="ice", estimate=True))
     bytes_by_tier = store.bytes_by_tier()

@@ -65,6 +65,9 @@ CACHE_RESULTS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
                     "interval": [0.2, 0.8],
                     "retained": 1.0,
                     "agreement": 1.0,
+                    "page_fill": None,
+                    "insert_ms": None,
+                    "insert_max_ms": None,
                 }
                 for cache, budget in (("full", None), ("ice", 64), ("ice", 128), ("dci", 64))
             ],

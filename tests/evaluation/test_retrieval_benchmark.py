@@ -14,6 +14,7 @@ from command import call_command
 
 from hoarfrost import Engine
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.cache_growth import Growth
 from hoarfrost.evaluation.cache_records import AnswerJournal, AnswerRecord
 from hoarfrost.evaluation.cache_report import report_of, to_markdown
 from hoarfrost.evaluation.cache_summary import AVERAGE, summarise, wilson_interval
@@ -88,6 +89,41 @@ def test_budgets_of_everything_answer_as_the_full_cache(engine: Engine, data_dir
     for outcome in benchmark.run():
         assert all(record.agrees for record in outcome.records)
         assert len({record.answer for record in outcome.records}) == 1
+
+
+def test_growth_is_that_of_the_stores(engine: Engine, data_dir: Path) -> None:
+    """What is decoded of a long text is measured for the caches that have pages, survives the journal, and has a table."""
+    settings = replace(SETTINGS, caches=("full", "window", "dci", "ice"), budgets=(64,), limit=1, lengths=(450,), num_decoded=380)
+    benchmark = RetrievalBenchmark(engine, settings, data_dir)
+    journal, _ = AnswerJournal.beside(data_dir / "out.json", benchmark.describe())
+    outcomes = benchmark.run(journal)
+    again, _ = AnswerJournal.beside(data_dir / "out.json", benchmark.describe())
+    assert benchmark.run(again) == outcomes
+    result = make_result(benchmark.describe(), outcomes)
+    for record in result["records"]:
+        growth = record["growth"]
+        if record["cache"] in ("full", "window"):
+            assert growth is None
+            continue
+        assert growth["num_insertions"] >= 380 // 16
+        assert 0 < growth["insert_ms"] <= growth["insert_max_ms"]
+        assert 0.5 < growth["page_fill"] <= 1
+    for row in result["summary"]:
+        assert (row["page_fill"] is None) == (row["cache"] in ("full", "window"))
+    table = report_of(result)[0][-1]
+    assert table.title == "Pages while 380 tokens were decoded"
+    assert [row[1] for row in table.rows] == ["DCI", "ice"]
+    assert "average" in {row["task"] for row in result["summary"]}
+
+
+def test_the_summary_of_growth() -> None:
+    def record(index: int, growth: Growth | None) -> AnswerRecord:
+        return AnswerRecord("a", f"9/{index}", 9, "ice", 64, None, [], "", 1.0, True, growth)
+
+    [row] = summarise([record(0, Growth(3, 1.0, 9.0, 0.5)), record(1, Growth(3, 2.0, 5.0, 0.75)), record(2, Growth(3, 6.0, 7.0, 1.0))])
+    assert (row.page_fill, row.insert_ms, row.insert_max_ms) == (0.75, 2.0, 9.0)
+    [row] = summarise([record(0, None)])
+    assert (row.page_fill, row.insert_ms, row.insert_max_ms) == (None, None, None)
 
 
 def test_a_run_that_was_cut_off_goes_on(engine: Engine, data_dir: Path) -> None:

@@ -178,6 +178,12 @@ class IceStore:
             index += pages.num_bytes()
         return {"hot": hot, "cold": cold, "index": index + sum(one.num_bytes() for one in self._indexes.values())}
 
+    def page_fill(self) -> float:
+        """Rows over places, of all pages that hold any; 1 where there are none."""
+        num_rows = sum(int(pages.counts.sum()) for pages in self._layers)
+        num_pages = sum(int((pages.counts > 0).sum()) for pages in self._layers)
+        return num_rows / (num_pages * self.config.page_size) if num_pages else 1.0
+
     def selected_pages(self, layer: int) -> Tensor | None:
         """The pages that the last `attend` of `layer` fetched, best first: positions int64 `[Hkv, L, P, S]`, -1 where no row is.
 
@@ -233,16 +239,10 @@ class IceStore:
         num_kv_heads = len(pages.slots)
         mass = local_log_mass(queries, keys, square, scale).view(num_kv_heads, -1, num_rows)
         grouped = queries.reshape(num_kv_heads, -1, num_rows, head_dim)
-        num_wanted = self._num_wanted(pages)
-        if num_rows == 1 or self.config.tree_queries == "union":
-            found = [index.select(grouped.flatten(1, 2), num_wanted, scale, pages.key_pages(), mass.flatten(1, 2))]
-        else:
-            key_pages = pages.key_pages()
-            found = [
-                index.select(grouped[:, :, row].contiguous(), num_wanted, scale, key_pages, mass[:, :, row].contiguous())
-                for row in range(num_rows)
-            ]
-        return self._within_budget(pages, np.stack(found, axis=1))
+        if self.config.tree_queries == "union":
+            grouped, mass = grouped.flatten(1, 2).unsqueeze(2), mass.flatten(1, 2).unsqueeze(2)
+        found = index.select(grouped.transpose(1, 2), self._num_wanted(pages), scale, pages.key_pages(), mass.transpose(1, 2))
+        return self._within_budget(pages, found)
 
     def _num_wanted(self, pages: LayerPages) -> int:
         """Pages that fill the budget at the mean fill of pages; the fullest head's, so that none gets less than it may."""

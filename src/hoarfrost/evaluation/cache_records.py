@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hoarfrost.evaluation.cache_growth import Growth, GrowthMeter
 from hoarfrost.evaluation.cache_variants import FULL, CacheVariant
 from hoarfrost.evaluation.journal import Kind, OutcomeJournal
 
@@ -17,6 +18,7 @@ class AnswerRecord:
 
     `length` is the task's nominal length in tokens, or the prompt's own where it has none; `depth` is where the fact asked for stands,
     from 0 (first) to 1, where that is one place; `score` lies between 0 and 1; `agrees`: the same tokens as with the full cache.
+    `growth`: what the cache did while it decoded, where that was measured and rows left its window.
     """
 
     task: str
@@ -29,6 +31,7 @@ class AnswerRecord:
     answer: str
     score: float
     agrees: bool | None
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,11 @@ class AnswerOutcome:
     @classmethod
     def from_json(cls, line: str) -> AnswerOutcome:
         fields = json.loads(line)
-        return cls(**{**fields, "records": [AnswerRecord(**record) for record in fields["records"]]})
+        records = []
+        for record in fields["records"]:
+            growth = record["growth"]
+            records.append(AnswerRecord(**{**record, "growth": None if growth is None else Growth(**growth)}))
+        return cls(**{**fields, "records": records})
 
 
 class AnswerJournal(OutcomeJournal[AnswerOutcome]):
@@ -53,9 +60,13 @@ def make_outcome(
     task: str,
     prompt_id: str,
     answers: Mapping[CacheVariant, tuple[Sequence[int], str, float]],
+    meter: GrowthMeter | None = None,
     **about: Any,
 ) -> AnswerOutcome:
-    """From the token ids, the text and the score per variant; `about` is what the records share besides (length, depth, expected)."""
+    """From the token ids, the text and the score per variant; `about` is what the records share besides (length, depth, expected).
+
+    `meter` is what the answers were decoded with, where growth was measured.
+    """
     full = answers.get(CacheVariant(FULL))
     records = [
         AnswerRecord(
@@ -66,6 +77,7 @@ def make_outcome(
             answer=text,
             score=score,
             agrees=None if full is None else list(token_ids) == list(full[0]),
+            growth=None if meter is None else meter.growth(variant),
             **about,
         )
         for variant, (token_ids, text, score) in answers.items()

@@ -7,13 +7,14 @@ queries; what `attend` returned for the others is known. From there on the store
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hoarfrost.cache import DenseStore, Store, Visibility
+from hoarfrost.evaluation.cache_growth import GrowthMeter
 from hoarfrost.evaluation.cache_variants import CacheVariant, new_store
 from hoarfrost.target import PackedRows
 from hoarfrost.tree import DraftTree
@@ -76,12 +77,17 @@ def read_prompt(target: Target, token_ids: Sequence[int]) -> tuple[PromptRows, T
     return rows, target.logits(hidden[-1:])
 
 
-def step(target: Target, stores: Sequence[Store], token_ids: Sequence[int]) -> Tensor:
+def commit_row(store: Store) -> None:
+    """Commits the one row of a round."""
+    store.commit([0])
+
+
+def step(target: Target, stores: Sequence[Store], token_ids: Sequence[int], commit: Callable[[Store], None] = commit_row) -> Tensor:
     """Decodes one token with each store; returns the logits behind it, `[stores, V]`."""
     trees = [DraftTree.single(token_id) for token_id in token_ids]
     hidden, _ = target.forward(PackedRows.from_trees(stores, trees, target.device))
     for store in stores:
-        store.commit([0])
+        commit(store)
     return target.logits(hidden)
 
 
@@ -95,18 +101,28 @@ class CacheRunner:
 
     @torch.inference_mode()
     def answer(
-        self, prompt_ids: Sequence[int], fed_ids: Sequence[int], max_new_tokens: int, *, num_decoded: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        fed_ids: Sequence[int],
+        max_new_tokens: int,
+        *,
+        num_decoded: int = 0,
+        meter: GrowthMeter | None = None,
     ) -> dict[CacheVariant, list[int]]:
         """Greedy answers, per variant up to an end token, which is left out.
 
         The last `num_decoded` tokens of the prompt and all of `fed_ids`, the beginning of the answer, go through the cache one by one.
+        `meter` commits them, and what is decoded, if it is given.
         """
         num_read = len(prompt_ids) - num_decoded
         fed = [*prompt_ids[num_read:], *fed_ids]
         rows, logits = read_prompt(self.target, prompt_ids[:num_read])
         answers: dict[CacheVariant, list[int]] = {}
         for group, stores in self.filled(rows, num_read + len(fed) + max_new_tokens):
-            answers.update(zip(group, self._decode(stores, logits, fed, max_new_tokens), strict=True))
+            decoded = self._decode(stores, logits, fed, max_new_tokens, commit_row if meter is None else meter.commit)
+            answers.update(zip(group, decoded, strict=True))
+            if meter is not None:
+                meter.close(group, stores)
         return answers
 
     def filled(self, rows: PromptRows, capacity: int) -> Iterator[tuple[list[CacheVariant], list[Store]]]:
@@ -121,10 +137,12 @@ class CacheRunner:
                 rows.fill(store)
             yield group, stores
 
-    def _decode(self, stores: Sequence[Store], logits: Tensor, fed: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+    def _decode(
+        self, stores: Sequence[Store], logits: Tensor, fed: Sequence[int], max_new_tokens: int, commit: Callable[[Store], None]
+    ) -> list[list[int]]:
         logits = logits.expand(len(stores), -1)
         for token_id in fed:
-            logits = step(self.target, stores, [token_id] * len(stores))
+            logits = step(self.target, stores, [token_id] * len(stores), commit)
         answers: list[list[int]] = [[] for _ in stores]
         active = list(range(len(stores)))
         chosen = logits.argmax(-1).tolist()
@@ -136,5 +154,5 @@ class CacheRunner:
             if not going_on:
                 return answers
             active = [index for index, _ in going_on]
-            logits = step(self.target, [stores[index] for index in active], [token for _, token in going_on])
+            logits = step(self.target, [stores[index] for index in active], [token for _, token in going_on], commit)
             chosen = logits.argmax(-1).tolist()

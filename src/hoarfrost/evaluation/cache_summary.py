@@ -7,6 +7,7 @@ the full cache on the same samples; `agreement` the share of answers that are th
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ Variant = tuple[str, int | None]
 class AccuracySummary:
     """One cache with one budget (`None`: all rows) on one task; the task `average` is the mean over the tasks.
 
-    `length` is the mean of the records', which are all alike where the summary is by length.
+    `length` is the mean of the records', which are all alike where the summary is by length. Where growth was measured: the mean fill of
+    pages in the end, the median of the medians of insertions, and the slowest of all.
     """
 
     task: str
@@ -35,6 +37,9 @@ class AccuracySummary:
     interval: tuple[float, float]
     retained: float | None
     agreement: float | None
+    page_fill: float | None
+    insert_ms: float | None
+    insert_max_ms: float | None
 
 
 def summarise(records: Iterable[AnswerRecord], *, by_length: bool = True) -> list[AccuracySummary]:
@@ -72,6 +77,7 @@ def _summarise(task: str, parts: Sequence[Sequence[AnswerRecord]], variants: dic
     full_scores: dict[str, list[float]] = {}
     for record in variants.get((FULL, None), []):
         full_scores.setdefault(record.task, []).append(record.score)
+    grown = [record.growth for part in parts for record in part if record.growth is not None]
     full = _mean_of_means(list(full_scores.values())) if full_scores else 0.0
     return AccuracySummary(
         task=task,
@@ -83,6 +89,9 @@ def _summarise(task: str, parts: Sequence[Sequence[AnswerRecord]], variants: dic
         interval=wilson_interval(accuracy, count),
         retained=accuracy / full if full else None,
         agreement=sum(compared) / len(compared) if compared else None,
+        page_fill=statistics.fmean(one.page_fill for one in grown) if grown else None,
+        insert_ms=statistics.median(one.insert_ms for one in grown) if grown else None,
+        insert_max_ms=max((one.insert_max_ms for one in grown), default=None),
     )
 
 

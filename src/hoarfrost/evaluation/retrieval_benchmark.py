@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.cache_growth import GrowthMeter
 from hoarfrost.evaluation.cache_header import describe_run
 from hoarfrost.evaluation.cache_records import AnswerJournal, AnswerOutcome, make_outcome, run_planned
 from hoarfrost.evaluation.cache_runner import CacheRunner
@@ -90,10 +91,13 @@ class RetrievalBenchmark:
 
     def answer(self, sample: Sample) -> AnswerOutcome:
         """One sample with all caches."""
-        answers = self.runner.answer(sample.prompt_ids, sample.lead_ids, sample.max_new_tokens, num_decoded=sample.num_decoded)
+        meter = GrowthMeter() if self.settings.num_decoded else None
+        answers = self.runner.answer(sample.prompt_ids, sample.lead_ids, sample.max_new_tokens, num_decoded=sample.num_decoded, meter=meter)
         texts = {variant: self.engine.tokenizer.decode(ids, skip_special_tokens=True) for variant, ids in answers.items()}
         scored = {variant: (ids, texts[variant], score_answer(sample.expected, texts[variant])) for variant, ids in answers.items()}
-        return make_outcome(sample.task, sample.prompt_id, scored, length=sample.length, depth=sample.depth, expected=list(sample.expected))
+        return make_outcome(
+            sample.task, sample.prompt_id, scored, meter, length=sample.length, depth=sample.depth, expected=list(sample.expected)
+        )
 
     def _answer(self, task: str, length: int, index: int) -> AnswerOutcome:
         return self.answer(self.maker.make(task, length, index, self.settings.limit))

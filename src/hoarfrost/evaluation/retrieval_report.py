@@ -20,7 +20,9 @@ def retrieval_tables(result: dict[str, Any]) -> list[TextTable]:
     num_tasks = len({row["task"] for row in rows} - {AVERAGE})
     title = "Accuracy in %" if num_tasks == 1 else f"Accuracy in %, mean of {num_tasks} tasks"
     means = [row for row in rows if num_tasks == 1 or row["task"] == AVERAGE]
-    return [*(tables if num_tasks > 1 else []), _mean_table(title, means)]
+    grown = [row for row in means if row["page_fill"] is not None]
+    growth_tables = [_growth_table(result["settings"]["num_decoded"], grown)] if grown else []
+    return [*(tables if num_tasks > 1 else []), _mean_table(title, means), *growth_tables]
 
 
 def retrieval_caption(result: dict[str, Any]) -> str:
@@ -35,7 +37,8 @@ def retrieval_caption(result: dict[str, Any]) -> str:
         sentences.append("The question went through the cache as well.")
     if settings["num_decoded"]:
         sentences.append(
-            f"The last {settings['num_decoded']} tokens before the answer, all facts among them, went through the cache as well."
+            f"The last {settings['num_decoded']} tokens before the answer, all facts among them, went through the cache as well. "
+            "fill: rows over places of the pages in the end; insertion: what leaves the window at a time goes into the pages of all layers."
         )
     return " ".join([run_caption(result), *sentences])
 
@@ -76,3 +79,12 @@ def _mean_table(title: str, rows: Sequence[Summary]) -> TextTable:
         shares = (percent(row["accuracy"]), f"{percent(low)}-{percent(high)}", percent(row["retained"]), percent(row["agreement"]))
         lines.append((str(row["length"]), *variant_cells(row), *shares))
     return TextTable(title, ("length", "cache", "budget", "accuracy", "95 %", "of full", "same"), 2, tuple(lines))
+
+
+def _growth_table(num_decoded: int, rows: Sequence[Summary]) -> TextTable:
+    lines = [
+        (str(row["length"]), *variant_cells(row), percent(row["page_fill"]), f"{row['insert_ms']:.2f}", f"{row['insert_max_ms']:.2f}")
+        for row in rows
+    ]
+    title = f"Pages while {num_decoded} tokens were decoded"
+    return TextTable(title, ("length", "cache", "budget", "fill %", "insertion ms", "slowest ms"), 2, tuple(lines))
