@@ -48,9 +48,10 @@ class RotaryAngles:
         Those of all positions up to the last one asked for are kept; contexts take several times as much per position.
         """
         end = max((span.stop for span in spans), default=0)
-        if end > len(self._kept[0]):
-            self._kept = self._cos_sin(torch.arange(max(end, 2 * len(self._kept[0]), LEAST_KEPT), device="cpu"))
-        cos, sin = ([table[span.start : span.stop] for span in spans] for table in self._kept)
+        num_kept = self._kept[0].shape[0]
+        if end > num_kept:
+            self._kept = self._cos_sin(torch.arange(max(end, 2 * num_kept, LEAST_KEPT), device="cpu"))
+        cos, sin = ([table.narrow(0, span.start, len(span)) for span in spans] for table in self._kept)
         return (cos[0], sin[0]) if len(spans) == 1 else (torch.cat(cos), torch.cat(sin))
 
     def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,4 +115,4 @@ def _propose_natively(
 
 
 def _by_sequence(token_ids: NDArray[np.int64], log_probs: NDArray[np.float32], logits: Tensor) -> list[Transitions]:
-    return [Transitions(ids, table, Marginals(rows)) for ids, table, rows in zip(token_ids, log_probs, logits, strict=True)]
+    return [Transitions(ids, table, Marginals(rows)) for ids, table, rows in zip(token_ids, log_probs, logits.unbind(), strict=True)]
