@@ -3,6 +3,7 @@
 #include "decoder_bindings.hpp"
 #include "drafter_bindings.hpp"
 #include "index_bindings.hpp"
+#include "learning_bindings.hpp"
 #include "noise.hpp"
 #include "page_attention_bindings.hpp"
 #include "suffix.hpp"
@@ -62,6 +63,20 @@ nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, const OptionalNam
     return nb::make_tuple(log_probs.to_numpy(), token_ids.to_numpy());
 }
 
+template <class Logit, class Stored>
+Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t k, const OptionalName& instruction_set) {
+    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
+    if (k < 1 || k > rows.vocab_size)
+        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
+    const InstructionSet variant = chosen(instruction_set);
+    Buffer<int64_t> token_ids({rows.num_rows, k});
+    {
+        nb::gil_scoped_release unlocked;
+        best_tokens(rows, k, variant, token_ids.data.get());
+    }
+    return token_ids.to_numpy();
+}
+
 }  // namespace
 
 }  // namespace hoarfrost
@@ -95,7 +110,10 @@ NB_MODULE(_native, module) {
         .def("__len__", &SuffixIndex::size);
     module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
     module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
+    module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
+    module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
     bind_trees(module);
+    bind_learning(module);
     bind_page_attention(module);
     bind_decoder(module);
     bind_drafter(module);

@@ -23,9 +23,6 @@ constexpr size_t tile_size = num_lanes * num_steps;
 constexpr float lowest = std::numeric_limits<float>::lowest();
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-HOARFROST_INLINE float to_float(float logit) { return logit; }
-HOARFROST_INLINE float to_float(BFloat16 logit) { return std::bit_cast<float>(static_cast<uint32_t>(logit) << 16); }
-
 // exp(x) for x <= 0, branch-free: 2^n times a polynomial for 2^f, |f| <= 1/2 (fitted to a relative error of 2e-7 with exp(0) = 1 exactly,
 // so that a sum rescaled by it many times does not drift). Far below what counts beside 1 it stops falling at 2^-126. NaN stays NaN.
 HOARFROST_INLINE float exp_negative(float x) {
@@ -162,6 +159,30 @@ HOARFROST_INLINE void summarise_row(const Logit* row, size_t vocab_size, float* 
         summarise_tile(tile_at(row, start, vocab_size, buffer), group_maxima + start / num_steps, normaliser);
 }
 
+// As `summarise_row` for the maxima alone; returns whether the row is fit to be ranked: no NaN, no +inf, and not all -inf.
+template <class Logit>
+HOARFROST_INLINE bool find_maxima(const Logit* row, size_t vocab_size, float* group_maxima) {
+    float buffer[tile_size];
+    float greatest[num_lanes];
+    uint32_t is_broken[num_lanes] = {};
+    std::fill_n(greatest, num_lanes, -infinity);
+    for (size_t start = 0; start < vocab_size; start += tile_size) {
+        const float* tile = tile_at(row, start, vocab_size, buffer);
+        float maxima[num_lanes];
+        std::copy_n(tile, num_lanes, maxima);
+        for (size_t step = 0; step < num_steps; ++step)
+            for (size_t lane = 0; lane < num_lanes; ++lane) {
+                const float x = tile[step * num_lanes + lane];
+                is_broken[lane] |= x < infinity ? 0u : 1u;
+                maxima[lane] = maxima[lane] > x ? maxima[lane] : x;
+            }
+        std::copy_n(maxima, num_lanes, group_maxima + start / num_steps);
+        for (size_t lane = 0; lane < num_lanes; ++lane) greatest[lane] = greatest[lane] > maxima[lane] ? greatest[lane] : maxima[lane];
+    }
+    return std::all_of(is_broken, is_broken + num_lanes, [](uint32_t one) { return one == 0; }) &&
+           *std::max_element(greatest, greatest + num_lanes) > -infinity;
+}
+
 // The k-th largest group maximum; where there are fewer groups, the lowest finite number, which every logit but -inf reaches.
 float lower_bound_of_best(const std::vector<float>& group_maxima, BestKeys& best) {
     best.clear();
@@ -185,12 +206,9 @@ void offer_candidates(const Logit* row, size_t vocab_size, const std::vector<flo
 
 // Fills places `filled` to k with the lowest ids among the logits that are -inf.
 template <class Logit>
-void fill_with_impossible(const Logit* logits, size_t filled, size_t k, float* log_probs, int64_t* token_ids) {
+void fill_with_impossible(const Logit* logits, size_t filled, size_t k, int64_t* token_ids) {
     for (size_t index = 0; filled < k; ++index)
-        if (to_float(logits[index]) == -infinity) {
-            log_probs[filled] = -infinity;
-            token_ids[filled++] = static_cast<int64_t>(index);
-        }
+        if (to_float(logits[index]) == -infinity) token_ids[filled++] = static_cast<int64_t>(index);
 }
 
 }  // namespace
@@ -220,7 +238,8 @@ void RowReader<Logit>::top(size_t k, float* log_probs, int64_t* token_ids) const
         log_probs[filled] = static_cast<float>(logit_of(key) - maximum_ - log_sum_);
         token_ids[filled++] = static_cast<int64_t>(index_of(key));
     }
-    fill_with_impossible(row_, filled, k, log_probs, token_ids);
+    std::fill(log_probs + filled, log_probs + k, -infinity);
+    fill_with_impossible(row_, filled, k, token_ids);
 }
 
 template <class Logit>
@@ -236,9 +255,29 @@ void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet inst
     }
 }
 
+template <class Logit>
+void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, int64_t* token_ids) {
+    const size_t vocab_size = logits.vocab_size;
+    std::vector<float> group_maxima((vocab_size + tile_size - 1) / tile_size * num_lanes);
+    BestKeys best(k);
+    for (size_t row = 0; row < logits.num_rows; ++row, token_ids += k) {
+        const Logit* values = logits.data + row * logits.row_stride;
+        bool is_fit = false;
+        run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA { is_fit = find_maxima(values, vocab_size, group_maxima.data()); });
+        std::fill_n(token_ids, k, -1);
+        if (!is_fit) continue;
+        offer_candidates(values, vocab_size, group_maxima, lower_bound_of_best(group_maxima, best), best);
+        size_t filled = 0;
+        for (const uint64_t key : best.sorted()) token_ids[filled++] = static_cast<int64_t>(index_of(key));
+        fill_with_impossible(values, filled, k, token_ids);
+    }
+}
+
 template class RowReader<float>;
 template class RowReader<BFloat16>;
 template void top_log_probs(const LogitRows<float>&, size_t, InstructionSet, float*, int64_t*);
 template void top_log_probs(const LogitRows<BFloat16>&, size_t, InstructionSet, float*, int64_t*);
+template void best_tokens(const LogitRows<float>&, size_t, InstructionSet, int64_t*);
+template void best_tokens(const LogitRows<BFloat16>&, size_t, InstructionSet, int64_t*);
 
 }  // namespace hoarfrost

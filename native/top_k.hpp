@@ -5,12 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "bfloat16.hpp"
 #include "instruction_set.hpp"
 
 namespace hoarfrost {
-
-// A bfloat16 number as its bits: the upper half of a float32.
-enum class BFloat16 : uint16_t {};
 
 // The logits of one sequence: rows of `vocab_size` entries, `row_stride` entries apart.
 template <class Logit>
@@ -44,5 +42,10 @@ private:
 // Writes log_probs and token_ids [num_rows, k] of all rows; a broken row gets NaN and token id 0 throughout.
 template <class Logit>
 void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, float* log_probs, int64_t* token_ids);
+
+// Writes token_ids [num_rows, k], the k likeliest tokens of every row, best first, the lower id first among equal logits; -1 throughout for a row
+// that is broken or whose best logit is -inf.
+template <class Logit>
+void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, int64_t* token_ids);
 
 }  // namespace hoarfrost

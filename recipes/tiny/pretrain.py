@@ -82,7 +82,7 @@ SCHEDULES = {
     "third": (
         Stage(num_layers=8, num_tokens=600_000, tokens_per_step=4096, lengths={128: 0.3, 256: 0.5, 512: 0.2}, retrieval=0.65, copies=0.1),
         Stage(num_layers=8, num_tokens=800_000, tokens_per_step=4096, lengths={256: 0.15, 512: 0.6, 1024: 0.25}, retrieval=0.35),
-        Stage(num_layers=8, num_tokens=600_000, tokens_per_step=4096, lengths={512: 0.4, 1024: 0.3, 2048: 0.2, 4096: 0.1}, retrieval=0.35),
+        Stage(num_layers=8, num_tokens=450_000, tokens_per_step=4096, lengths={512: 0.4, 1024: 0.3, 2048: 0.2, 4096: 0.1}, retrieval=0.35),
     ),
 }
 

@@ -23,6 +23,20 @@ def gumbel_noise_range(seed: int, position: int, vocab_size: int, instruction_se
 def gumbel_noise_rows(
     seed: int, first_position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None
 ) -> NDArray[np.float32]: ...
+def allocate(
+    log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float
+) -> tuple[list[int], float, float]: ...
+def judge_walk(
+    log_probs: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    places: NDArray[np.int32] | None,
+    chosen: NDArray[np.int64],
+    width: int,
+    parameters: NDArray[np.float32] | None,
+    information: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]: ...
+def best_tokens(logits: NDArray[np.float32], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
+def best_tokens_bfloat16(bits: NDArray[np.uint16], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 
 class SuffixIndex:
     def __init__(self) -> None: ...
@@ -428,6 +442,45 @@ def index_page_log_masses_bfloat16(
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None: ...
+def index_search_pages(
+    blocks: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    flips: NDArray[np.float32],
+    counts: NDArray[np.int32],
+    pool: NDArray[np.float32],
+    slots: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    resident: NDArray[np.float32] | None,
+    scale: float,
+    num_candidates: int,
+    chosen: NDArray[np.int32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_search_pages_bfloat16(
+    blocks: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    flips: NDArray[np.float32],
+    counts: NDArray[np.int32],
+    pool: NDArray[np.uint16],
+    slots: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    resident: NDArray[np.float32] | None,
+    scale: float,
+    num_candidates: int,
+    chosen: NDArray[np.int32],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None: ...
+def index_cut_cells(
+    rows: NDArray[np.int32],
+    cells: NDArray[np.int32],
+    num_cells: int,
+    projections: NDArray[np.int32],
+    pages: NDArray[np.int32],
+    owners: NDArray[np.int32],
+) -> int: ...
+def index_merge_by_rank(scores: NDArray[np.float32], counts: NDArray[np.int32], chosen: NDArray[np.int32]) -> None: ...
 def index_total_log_masses(log_masses: NDArray[np.float32], totals: NDArray[np.float32], instruction_set: str | None = None) -> None: ...
 def index_rank_pages(
     log_masses: NDArray[np.float32],

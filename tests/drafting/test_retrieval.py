@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hoarfrost.drafting.retrieval import MAX_PATH, NUM_SUCCESSORS, Repetition, Retrieval, Shares
+from hoarfrost.drafting.retrieval import MAX_PATH, NUM_SUCCESSORS, Repetition, Retrieval, Shares, SourceShares
 from hoarfrost.native import SuffixIndex
 
 
@@ -58,32 +58,46 @@ def test_a_path_is_bounded_and_long_texts_are_kept_whole() -> None:
 def test_shares_go_where_the_hits_are() -> None:
     shares = Shares(3, prior=0.1)
     for _ in range(500):
-        shares.observe(np.array([0, 1]), np.array([True, False]), np.array([0.8, 0.8]))
+        shares.forget()
+        shares.observe(0, True, 0.8)
+        shares.observe(1, False, 0.8)
     assert shares.values[0] == pytest.approx(0.95)
     assert shares.values[1] < 0.02
     assert shares.values[2] == pytest.approx(0.1)
 
 
-def test_successors_are_remembered_and_judged() -> None:
+def test_successors_are_remembered() -> None:
     retrieval = Retrieval(10)
     assert (retrieval.successors == -1).all()
     best = np.array([[3, 4, 5, 6], [1, 2, 3, 4]])
     retrieval.remember(np.array([7, 8]), best)
-    assert retrieval.successors[7].tolist() == best[0].tolist()
-    before = retrieval.successor_shares.copy()
+    assert retrieval.successors[[7, 8]].tolist() == best.tolist()
+    assert retrieval.successors.shape[1] == NUM_SUCCESSORS
+
+
+def test_ranks_are_judged_where_something_was_remembered() -> None:
+    shares = SourceShares()
+    before = shares.successors.values.copy()
     for _ in range(50):
-        retrieval.observe(np.array([7]), np.array([4]), np.array([0.5]), np.array([True]), np.empty(0, np.int64), 0)
-    assert retrieval.successor_shares[1] > before[1] > retrieval.successor_shares[0]
-    assert len(retrieval.successor_shares) == NUM_SUCCESSORS
+        shares.observe([[3, 4, -1, -1]], [4], [0.5], [True], [], 0)
+    after = shares.successors.values
+    assert after[1] > before[1] > after[0]
+    assert after[2] == before[2], "nothing was proposed there"
 
 
 def test_a_path_is_judged_as_far_as_it_was_followed() -> None:
-    retrieval = Retrieval(10)
-    path, chosen = np.array([1, 2, 3]), np.array([1, 5, 3])
-    before = retrieval.path_shares(2, 3)
+    shares = SourceShares()
+    before = shares.of_path(2, 3).copy()
     for _ in range(50):
-        retrieval.observe(np.array([0, 1, 2]), chosen, np.ones(3), np.ones(3, np.bool_), path, 2)
-    after = retrieval.path_shares(2, 3)
+        shares.observe([[]] * 3, [1, 5, 3], [1.0] * 3, [True] * 3, [1, 2, 3], 2)
+    after = shares.of_path(2, 3)
     assert after[0] > before[0]
     assert after[1] < before[1]
     assert after[2] == before[2], "what was not reached is not judged"
+
+
+def test_rounds_with_and_without_a_drafter_are_judged_apart() -> None:
+    retrieval = Retrieval(10)
+    retrieval.shares(True, 0.0).observe([[4]], [4], [1.0], [True], [], 0)
+    assert retrieval.shares(True, 0.0).successors.values[0] > retrieval.shares(False, 0.0).successors.values[0]
+    assert retrieval.shares(False, 1.0) is not retrieval.shares(False, 0.0)

@@ -114,3 +114,20 @@ def test_other_tensors_are_refused(logits: Tensor) -> None:
 def test_k_out_of_range_is_refused(k: int) -> None:
     with pytest.raises(InvalidInput, match=rf"k is {k}; it must lie in 1\.\.5"):
         native.top_log_probs(torch.zeros(2, 5), k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_best_tokens_are_those_of_the_best_log_probabilities(dtype: torch.dtype) -> None:
+    for vocab_size, k in ((5, 5), (700, 1), (1500, 4), (8192, 12)):
+        logits = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(k)).mul(3).round().to(dtype)
+        logits[3, : vocab_size // 2] = -torch.inf
+        assert native.best_tokens(logits, k).tolist() == native.top_log_probs(logits, k)[1].tolist()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 511, 512, 599])
+def test_rows_that_cannot_be_ranked_have_no_best_tokens(bad: float, place: int) -> None:
+    logits = torch.zeros(3, 600)
+    logits[1, place] = bad
+    logits[2] = -torch.inf
+    assert native.best_tokens(logits, 2).tolist() == [[0, 1], [-1, -1], [-1, -1]]

@@ -1,11 +1,11 @@
-"""Random trees and what the tests check of every tree."""
+"""Random trees and candidates, and what the tests check of every tree."""
 
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
 
-from hoarfrost.tree import DraftTree
+from hoarfrost.tree import Candidates, DraftTree, Transitions
 
 
 @st.composite
@@ -20,6 +20,19 @@ def draft_trees(draw: st.DrawFn, max_rows: int = 80) -> DraftTree:
         token_ids.append(num_children[parent])
         num_children[parent] += 1
     return DraftTree.from_parents(token_ids, parents)
+
+
+@st.composite
+def random_candidates(draw: st.DrawFn, vocab_size: int) -> Candidates:
+    """Candidates with and without predecessors; distinct probabilities."""
+    horizon, num_ranks = draw(st.integers(0, 4)), draw(st.integers(1, 6))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    token_ids = np.stack([random.permutation(vocab_size)[:num_ranks] for _ in range(horizon)]) if horizon else np.empty((0, num_ranks), int)
+    if draw(st.booleans()):
+        log_probs = np.log(random.dirichlet(np.ones(num_ranks + 1), (horizon, num_ranks))[..., :num_ranks]).astype(np.float32)
+        return Candidates.from_transitions(Transitions(token_ids.astype(np.int64), log_probs))
+    log_probs = np.sort(np.log(random.dirichlet(np.ones(num_ranks + 1), horizon)[:, :num_ranks]), axis=1)[:, ::-1].astype(np.float32)
+    return Candidates(np.ascontiguousarray(log_probs[:, None]), token_ids[:, None].astype(np.int64))
 
 
 def assert_well_formed(tree: DraftTree) -> None:

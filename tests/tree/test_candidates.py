@@ -39,21 +39,7 @@ def test_reranking_keeps_track_of_places() -> None:
         assert (IDS[depth][again.places[depth]] == again.token_ids[depth]).all()
 
 
-def test_along_a_path_says_what_follows_and_whether_it_is_the_spine() -> None:
-    transitions = some_transitions()
-    candidates = Candidates.from_transitions(transitions)
-    first = int(candidates.token_ids[0, 0, 0])
-    second = int(candidates.token_ids[1, IDS[0].tolist().index(first), 1])
-    log_probs, token_ids, on_spine = candidates.along(np.array([first, second]), 2)
-    assert log_probs.shape == (3, 2)
-    assert on_spine.tolist() == [True, True, False]
-    place = IDS[1].tolist().index(second)
-    assert token_ids[2].tolist() == IDS[2][np.argsort(-transitions.log_probs[2, place])][:2].tolist()
-    assert candidates.along(np.array([99, 4]), 2)[2].tolist() == [True], "below a foreign token nothing is known"
-
-
 def test_within_limits_depth_and_width() -> None:
     candidates = Candidates.from_transitions(some_transitions()).within(2, 1)
     assert candidates.log_probs.shape == (2, 3, 1)
     assert candidates.within(-1, None).horizon == 0
-    assert candidates.along(np.array([5, 5]), 4)[0].shape[1] == 1

@@ -8,26 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tree.random_trees import assert_equal_trees, assert_well_formed
+from tree.random_trees import assert_equal_trees, assert_well_formed, random_candidates
 
 from hoarfrost.native import TreeHints
-from hoarfrost.tree import Candidates, Transitions, grow_trees
+from hoarfrost.tree import Candidates, grow_trees
 from hoarfrost.tree.plain import PlainHints, grow_tree_plain
 
 VOCAB_SIZE = 12
-
-
-@st.composite
-def random_candidates(draw: st.DrawFn) -> Candidates:
-    """Candidates with and without predecessors; distinct probabilities, so that rounding decides no order."""
-    horizon, num_ranks = draw(st.integers(0, 4)), draw(st.integers(1, 6))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    token_ids = np.stack([random.permutation(VOCAB_SIZE)[:num_ranks] for _ in range(horizon)]) if horizon else np.empty((0, num_ranks), int)
-    if draw(st.booleans()):
-        log_probs = np.log(random.dirichlet(np.ones(num_ranks + 1), (horizon, num_ranks))[..., :num_ranks]).astype(np.float32)
-        return Candidates.from_transitions(Transitions(token_ids.astype(np.int64), log_probs))
-    log_probs = np.sort(np.log(random.dirichlet(np.ones(num_ranks + 1), horizon)[:, :num_ranks]), axis=1)[:, ::-1].astype(np.float32)
-    return Candidates(np.ascontiguousarray(log_probs[:, None]), token_ids[:, None].astype(np.int64))
 
 
 @st.composite
@@ -65,7 +52,7 @@ def native_hints(hints: Sequence[PlainHints]) -> TreeHints:
 
 
 @settings(max_examples=200)
-@given(random_candidates(), random_hints(), st.integers(0, 30))
+@given(random_candidates(VOCAB_SIZE), random_hints(), st.integers(0, 30))
 def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int) -> None:
     [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
     tree, log_probs = grow_tree_plain(candidates, 3, budget, hints, like=grown.tree)
@@ -75,7 +62,7 @@ def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int)
 
 
 @settings(max_examples=50)
-@given(random_candidates(), random_hints(), st.integers(1, 30))
+@given(random_candidates(VOCAB_SIZE), random_hints(), st.integers(1, 30))
 def test_a_row_is_no_likelier_than_its_parent_and_siblings_differ(candidates: Candidates, hints: PlainHints, budget: int) -> None:
     [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
     tree = grown.tree
@@ -85,7 +72,7 @@ def test_a_row_is_no_likelier_than_its_parent_and_siblings_differ(candidates: Ca
 
 
 @settings(max_examples=30)
-@given(st.lists(random_candidates(), min_size=2, max_size=4), st.integers(1, 20))
+@given(st.lists(random_candidates(VOCAB_SIZE), min_size=2, max_size=4), st.integers(1, 20))
 def test_a_batch_is_its_sequences(batch: list[Candidates], budget: int) -> None:
     shared = Candidates.none()
     if len({one.places is None for one in batch if one.horizon}) > 1:  # one drafter gives one kind

@@ -31,20 +31,23 @@ _MAX_SHARE = 0.95
 
 
 class Shares:
-    """Per bucket, the share of the left-over probability that a source's token turned out to get."""
+    """Per bucket, the share of the left-over probability that a source's token turned out to get: `values` float32 [num_buckets]."""
 
     def __init__(self, num_buckets: int, prior: float, prior_weight: float = 8.0) -> None:
-        self._hits = np.full(num_buckets, prior * prior_weight)
-        self._chances = np.full(num_buckets, prior_weight)
+        self._hits = [prior * prior_weight] * num_buckets
+        self._chances = [prior_weight] * num_buckets
         self.values = np.full(num_buckets, prior, np.float32)
 
-    def observe(self, buckets: NDArray[np.intp], hits: NDArray[np.bool_], chances: NDArray[np.float64]) -> None:
-        """One observation per entry: whether the source's token was chosen against the drafter's best, and what was left over for it."""
-        self._hits *= _MEMORY
-        self._chances *= _MEMORY
-        self._hits += np.bincount(buckets, hits, len(self._hits))
-        self._chances += np.bincount(buckets, chances, len(self._hits))
-        self.values = np.clip(self._hits / np.maximum(self._chances, 1e-3), 0.0, _MAX_SHARE).astype(np.float32)
+    def forget(self) -> None:
+        """A round has passed: what was seen before counts a little less."""
+        self._hits = [_MEMORY * one for one in self._hits]
+        self._chances = [_MEMORY * one for one in self._chances]
+
+    def observe(self, bucket: int, is_hit: bool, chance: float) -> None:
+        """Whether the source's token was chosen against the drafter's best, which had left over `chance` for it."""
+        self._hits[bucket] += is_hit
+        self._chances[bucket] += chance
+        self.values[bucket] = min(max(self._hits[bucket] / max(self._chances[bucket], 1e-3), 0.0), _MAX_SHARE)
 
 
 class Repetition:
@@ -72,55 +75,63 @@ class Repetition:
         return self._token_ids[end : min(end + MAX_PATH, len(self._index))] if length else self._token_ids[:0], length
 
 
+class SourceShares:
+    """What both sources have turned out to be worth, for one kind of rounds."""
+
+    def __init__(self) -> None:
+        self.successors = Shares(NUM_SUCCESSORS, prior=0.1)
+        self._paths = Shares(_MAX_MATCH + 1, prior=0.3)
+
+    def of_path(self, matched: int, length: int) -> NDArray[np.float32]:
+        """float32 [length] for the tokens of a path whose first `matched` tokens agree with the text."""
+        return self._paths.values[np.minimum(np.arange(matched, matched + length), _MAX_MATCH)]
+
+    def observe(
+        self,
+        successors: Sequence[Sequence[int]],
+        chosen: Sequence[int],
+        left_over: Sequence[float],
+        is_open: Sequence[bool],
+        path: Sequence[int],
+        matched: int,
+    ) -> None:
+        """Learns from the m rows of one walk.
+
+        Args:
+            successors: m of at most NUM_SUCCESSORS, what was remembered behind the rows' tokens (-1: nothing further).
+            chosen: m, the target's choices there.
+            left_over: m, the probability that the drafter's best candidates left over there.
+            is_open: m, whether the choice was none of them.
+            path, matched: what `Repetition.path` gave for this round.
+        """
+        self.successors.forget()
+        self._paths.forget()
+        on_path = True
+        for row, token_id in enumerate(chosen):
+            for rank, successor in enumerate(successors[row]):
+                if successor >= 0:
+                    self.successors.observe(rank, is_open[row] and successor == token_id, left_over[row])
+            if on_path and row < len(path):
+                on_path = path[row] == token_id
+                self._paths.observe(min(matched + row, _MAX_MATCH), is_open[row] and on_path, left_over[row])
+
+
 class Retrieval:
-    """Both sources with their learnt shares, for one target."""
+    """Both sources for one target: the table of successors, which all requests share, and what the sources are worth.
+
+    That is kept apart for rounds with and without a drafter (whose guesses leave other things over) and for every temperature.
+    """
 
     def __init__(self, vocab_size: int) -> None:
         self.successors = np.full((vocab_size, NUM_SUCCESSORS), -1, np.int32)
-        self._successor_shares = Shares(NUM_SUCCESSORS, prior=0.1)
-        self._path_shares = Shares(_MAX_MATCH + 1, prior=0.3)
+        self._shares: dict[tuple[bool, float], SourceShares] = {}
 
-    @property
-    def successor_shares(self) -> NDArray[np.float32]:
-        """float32 [NUM_SUCCESSORS]."""
-        return self._successor_shares.values
-
-    def path_shares(self, matched: int, length: int) -> NDArray[np.float32]:
-        """float32 [length] for the tokens of a path whose first `matched` tokens agree with the text."""
-        return self._path_shares.values[_match_buckets(matched, length)]
+    def shares(self, is_drafted: bool, temperature: float) -> SourceShares:
+        key = is_drafted, temperature
+        if key not in self._shares:
+            self._shares[key] = SourceShares()
+        return self._shares[key]
 
     def remember(self, token_ids: NDArray[np.int64], best: NDArray[np.int64]) -> None:
         """Notes the target's best next tokens `best [n, NUM_SUCCESSORS]` behind the verified `token_ids [n]`."""
         self.successors[token_ids] = best
-
-    def observe(
-        self,
-        row_tokens: NDArray[np.int64],
-        chosen: NDArray[np.int64],
-        left_over: NDArray[np.float64],
-        is_open: NDArray[np.bool_],
-        path: NDArray[np.int64],
-        matched: int,
-    ) -> None:
-        """Learns from the rows of one walk, before `remember`.
-
-        Args:
-            row_tokens, chosen: int64 [m], the visited rows' tokens and the target's choices behind them.
-            left_over: [m], the probability that the drafter's best candidates left over there.
-            is_open: bool [m], whether the choice was none of them.
-            path, matched: what `Repetition.path` gave for this round.
-        """
-        successors = self.successors[row_tokens]
-        row, rank = np.nonzero(successors >= 0)
-        hits = (successors[row, rank] == chosen[row]) & is_open[row]
-        self._successor_shares.observe(rank, hits, left_over[row])
-        num_compared = min(len(path), len(chosen))
-        agrees = path[:num_compared] == chosen[:num_compared]
-        num_followed = num_compared if agrees.all() else int(agrees.argmin()) + 1
-        if num_followed:
-            buckets = _match_buckets(matched, num_followed)
-            self._path_shares.observe(buckets, agrees[:num_followed] & is_open[:num_followed], left_over[:num_followed])
-
-
-def _match_buckets(matched: int, length: int) -> NDArray[np.intp]:
-    return np.minimum(np.arange(matched, matched + length), _MAX_MATCH)

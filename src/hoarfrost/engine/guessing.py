@@ -5,33 +5,32 @@
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
 
-Under budget "auto" a round drafts, or retrieves alone, or decodes plainly, whichever has promised most tokens per second lately; the other
-ways are tried again after one round, then two, four ... up to `MAX_PAUSE`. The drafter's context is brought up to date when it is asked
-next, in one go.
+Under budget "auto" a round drafts or does not (`engine.pace`), and then verifies as much as pays, down to no guess at all. The drafter's
+context is brought up to date when it is asked next, in one go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hoarfrost import native
 from hoarfrost.drafting import Drafter
-from hoarfrost.drafting.retrieval import NUM_SUCCESSORS, Repetition, Retrieval
+from hoarfrost.drafting.retrieval import Repetition, Retrieval, SourceShares
 from hoarfrost.engine.costs import CostModel, load_costs
+from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling.coupling import NUM_COUPLED, couple
 from hoarfrost.target import Target
 from hoarfrost.tree import (
     MAX_BUDGET,
+    Allocation,
     Calibration,
     Candidates,
     DraftTree,
@@ -44,23 +43,15 @@ from hoarfrost.tree import (
     build_trees,
     candidates_of,
     grow_trees,
-    top_of,
+    judge,
 )
-from hoarfrost.tree.calibration import NUM_OBSERVED
 
-Way = Literal["draft", "retrieve", "plain"]
-"""How a round is decoded: with the drafter (and retrieval), with retrieval alone, with no guesses."""
-
-MAX_PAUSE = 16
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
-HOST_MS, PLAIN_HOST_MS = 0.8, 0.1
-"""What a round costs beside the passes of the models: building, walking, learning, text; and a plain one."""
-NUM_FIRST_TRIES: dict[Way, int] = {"draft": 4, "retrieve": 32, "plain": 1}
-"""Rounds of each way before they are compared: what retrieval promises has to be learnt first."""
-PACE_STEP = 0.1
-"""How fast an opinion of whether drafting pays follows what the last round promised."""
+DRAFTED_HOST_MS, RETRIEVED_HOST_MS, BARE_HOST_MS = 0.5, 0.35, 0.2
+"""What a round costs beside the passes of the models (building, walking, learning, text): with the drafter, without it, without a tree."""
+NO_PATH = np.empty(0, np.int64), 0
 
 
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
@@ -69,11 +60,13 @@ Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], N
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """The tree for one sequence, and what it was made of: the candidates as they were believed, and the repetition found in the text."""
+    """The tree for one sequence, and what it was made of: the drafter's candidates (empty without one, None where nothing is to be learnt
+    from them), and the repetition found in the text."""
 
     tree: DraftTree
+    is_drafted: bool = False
     candidates: Candidates | None = None
-    path: NDArray[np.int64] | None = None
+    path: NDArray[np.int64] = field(default_factory=lambda: NO_PATH[0])
     num_matched: int = 0
 
 
@@ -87,7 +80,8 @@ class Guesser:
         self.target, self.drafter = target, drafter
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
-        self._pace = Pace()
+        self._paces: dict[tuple[int, frozenset[float]], Pace] = {}
+        self._allocation: Allocation | None = None
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -108,11 +102,8 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        way: Way = "draft" if config.budget != "auto" else self._pace.choose(self._ways(config))
-        if way == "plain":
-            self._pace.note(way, 1 / (PLAIN_HOST_MS + self._row_ms(sequences)[len(sequences) - 1]))
-            return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        drafted = self._draft(sequences) if way == "draft" else None
+        way: Way = self._pace(sequences).choose(self._ways()) if config.budget == "auto" else "drafted"
+        drafted = self._draft(sequences) if way == "drafted" else None
         clock.lap("draft")
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
             guesses = [Guess(tree) for tree in self._build(sequences, drafted, config)]
@@ -121,10 +112,12 @@ class Guesser:
         clock.lap("build")
         return guesses
 
-    def _ways(self, config: TreeConfig) -> list[Way]:
-        """The ways in which a round can be decoded."""
-        possible: dict[Way, bool] = {"draft": self.drafter is not None, "retrieve": config.retrieval, "plain": True}
-        return [way for way, is_possible in possible.items() if is_possible]
+    def _ways(self) -> tuple[Way, ...]:
+        return ("undrafted",) if self.drafter is None else ("drafted", "undrafted")
+
+    def _pace(self, sequences: Many[Sequence]) -> Pace:
+        """How batches of this size and at these temperatures are best decoded."""
+        return self._paces.setdefault((len(sequences), frozenset(sequence.params.temperature for sequence in sequences)), Pace())
 
     def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Transitions] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
@@ -150,19 +143,19 @@ class Guesser:
 
     def _grow(self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig) -> list[Guess]:
         candidates = self._candidates(sequences, drafted, config)
-        paths = [self._repeated(sequence) if config.retrieval else (np.empty(0, np.int64), 0) for sequence in sequences]
+        paths = [self._repeated(sequence) if config.retrieval else NO_PATH for sequence in sequences]
         row_ms = self._row_ms(sequences) if config.budget == "auto" else None
         budget = min(MAX_BUDGET, len(row_ms) - len(sequences)) if row_ms is not None else int(config.budget)
-        grown: list[GrownTree] = [GrownTree(DraftTree.single(sequence.bonus_token_id), np.zeros(1, np.float32)) for sequence in sequences]
-        if budget > 0:
-            for key, members in self._by_calibration(sequences, config).items():
-                hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], key, config)
-                roots = [sequences[index].bonus_token_id for index in members]
-                trees = grow_trees([candidates[index] for index in members], roots, budget, hints)
-                for index, tree in zip(members, trees, strict=True):
-                    grown[index] = tree
-        trees_kept = self._allocate(grown, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in grown]
-        return [Guess(tree, one, *path) for tree, one, path in zip(trees_kept, candidates, paths, strict=True)]
+        grown: dict[int, GrownTree] = {}
+        for (temperature, is_noisy), members in self._by_calibration(sequences, config).items():
+            calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and drafted is not None else None
+            shares = self.retrieval.shares(drafted is not None, temperature) if config.retrieval else None
+            hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares)
+            roots = [sequences[index].bonus_token_id for index in members]
+            grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, max(0, budget), hints), strict=True))
+        trees = [grown[index] for index in range(len(sequences))]
+        kept = self._allocate(trees, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in trees]
+        return [Guess(tree, drafted is not None, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
 
     def _candidates(self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig) -> list[Candidates]:
         if drafted is None:
@@ -196,17 +189,20 @@ class Guesser:
         return groups
 
     def _hints(
-        self, sequences: Many[Sequence], paths: Many[tuple[NDArray[np.int64], int]], key: tuple[float, bool], config: TreeConfig
+        self,
+        sequences: Many[Sequence],
+        paths: Many[tuple[NDArray[np.int64], int]],
+        calibration: NDArray[np.float32] | None,
+        shares: SourceShares | None,
     ) -> native.TreeHints:
-        calibration = self.calibration(*key).parameters if config.calibration else None
-        if not config.retrieval:
+        if shares is None:
             return native.TreeHints(calibration)
         return native.TreeHints(
             calibration,
             [path for path, _ in paths],
-            [self.retrieval.path_shares(matched, len(path)) for path, matched in paths],
+            [shares.of_path(matched, len(path)) for path, matched in paths],
             self.retrieval.successors,
-            self.retrieval.successor_shares,
+            shares.successors.values,
             [max(0, min(MAX_RETRIEVED_DEPTH, sequence.num_remaining - 1)) for sequence in sequences],
         )
 
@@ -214,78 +210,49 @@ class Guesser:
         context = sum(sequence.store.length for sequence in sequences) / len(sequences)
         return self.costs.row_ms(context)
 
-    def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], has_drafted: bool) -> list[DraftTree]:
-        """The part of each tree that is worth its rows; takes note of what the round promises."""
+    def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], is_drafted: bool) -> list[DraftTree]:
+        """The part of each tree that is worth its rows; keeps in mind what the round promises."""
         num_trees = len(grown)
-        if len(row_ms) <= num_trees:
+        if len(row_ms) < num_trees:
             return [one.first(0) for one in grown]
-        draft_ms = self.costs.draft_time_ms(num_trees) if has_drafted else 0.0
-        allocation = allocate([one.log_probs for one in grown], row_ms, HOST_MS + draft_ms)
-        self._pace.note("draft" if has_drafted else "retrieve", allocation.tokens_per_ms / num_trees)
+        if is_drafted:
+            allocation = allocate([one.log_probs for one in grown], row_ms, DRAFTED_HOST_MS + self.costs.draft_time_ms(num_trees))
+        else:
+            allocation = allocate([one.log_probs for one in grown], row_ms, RETRIEVED_HOST_MS, BARE_HOST_MS)
+        self._allocation = allocation
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
-    def learn(self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], logits: Tensor, config: TreeConfig) -> None:
-        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; `logits [sum of rows, V]` of all trees' rows."""
+    def learn(
+        self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: NDArray[np.int64] | None, config: TreeConfig
+    ) -> None:
+        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; `best` int64 `[sum of rows, NUM_SUCCESSORS]`, the likeliest
+        tokens behind all trees' rows, where guesses are to be retrieved."""
         for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
             if guess.candidates is not None:
-                self._observe(calibration_key(sequence, config), guess, walked, config)
-        if config.retrieval and any(guess.candidates is not None for guess in guesses):
-            rows = np.concatenate([guess.tree.token_ids for guess in guesses])
-            best = top_of([Marginals(logits)], NUM_SUCCESSORS)[1][0]
-            self.retrieval.remember(rows, best)
+                self._observe(calibration_key(sequence, config), guess, guess.candidates, walked, config)
+        if config.retrieval and best is not None:
+            self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best)
+        if self._allocation is not None:
+            way: Way = "drafted" if guesses[0].is_drafted else "undrafted"
+            emitted = sum(len(walked.token_ids) for walked in walks)
+            self._pace(sequences).note(way, self._allocation.expected, self._allocation.milliseconds, emitted)
+            self._allocation = None
 
-    def _observe(self, key: tuple[float, bool], guess: Guess, walked: Walk, config: TreeConfig) -> None:
-        assert guess.candidates is not None
+    def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
         chosen = np.array(walked.token_ids, np.int64)
-        left_over, is_open = np.ones(len(chosen)), np.ones(len(chosen), np.bool_)
-        if guess.candidates.horizon:
-            log_probs, token_ids, on_spine = guess.candidates.along(chosen[:-1], NUM_OBSERVED)
-            num_rows = len(log_probs)
-            hits = token_ids == chosen[:num_rows, None]
-            depths, off_spine = np.arange(num_rows), (~on_spine).astype(np.intp)
-            believed = drafted = np.exp(log_probs.astype(np.float64))
-            if config.calibration:
-                believed = self.calibration(*key).observe(log_probs, hits, depths, off_spine)
-            left_over[:num_rows] -= np.minimum(believed.sum(1), 1.0)
-            is_open[:num_rows] = ~hits.any(1)
-            if self.watch is not None:
-                self.watch(drafted, believed, hits, depths, off_spine)
-        if config.retrieval and guess.path is not None:
-            row_tokens = np.concatenate((guess.tree.token_ids[:1], chosen[:-1]))
-            self.retrieval.observe(row_tokens, chosen, left_over, is_open, guess.path, guess.num_matched)
-
-
-class Pace:
-    """Which way to decode a round, from what rounds of each way have promised per sequence, in tokens per millisecond."""
-
-    def __init__(self) -> None:
-        self._promised: dict[Way, float] = {}
-        self._num_tries = dict.fromkeys(NUM_FIRST_TRIES, 0)
-        self._wait, self._rest, self._num_probes = 1, 1, 0
-
-    def choose(self, ways: Many[Way]) -> Way:
-        """The way for this round: the best so far, or one whose turn it is to be tried again."""
-        for way in ways:
-            if self._num_tries[way] < NUM_FIRST_TRIES[way]:
-                return way
-        best = max(ways, key=self._promised.__getitem__)
-        others = [way for way in ways if way != best]
-        self._rest -= 1
-        if self._rest > 0 or not others:
-            return best
-        self._wait = min(MAX_PAUSE, 2 * self._wait)
-        self._rest = self._wait
-        self._num_probes += 1
-        return others[self._num_probes % len(others)]
-
-    def note(self, way: Way, tokens_per_ms: float) -> None:
-        """Takes in what a round promises; where that changes which way is best, the others are soon tried again."""
-        self._num_tries[way] += 1
-        before = max(self._promised, key=self._promised.__getitem__, default=None)
-        last = self._promised.get(way, tokens_per_ms)
-        self._promised[way] = last + PACE_STEP * (tokens_per_ms - last)
-        if before is not None and max(self._promised, key=self._promised.__getitem__) != before:
-            self._wait = self._rest = 1
+        verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
+        if self.watch is not None and len(verdict.hits):
+            self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
+        if config.retrieval:
+            row_tokens = [int(guess.tree.token_ids[0]), *walked.token_ids[:-1]]
+            self.retrieval.shares(guess.is_drafted, key[0]).observe(
+                self.retrieval.successors[row_tokens].tolist(),
+                walked.token_ids,
+                verdict.left_over.tolist(),
+                verdict.is_open.tolist(),
+                guess.path[: len(chosen)].tolist(),
+                guess.num_matched,
+            )
 
 
 def is_published(config: TreeConfig) -> bool:

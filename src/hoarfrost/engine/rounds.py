@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
-from hoarfrost.sampling import choose_greedy_rows
+from hoarfrost.sampling import best_rows
 from hoarfrost.target import PackedRows
 from hoarfrost.tree import DraftTree, TreeConfig, Walk, walk
 
@@ -57,9 +60,11 @@ class DecodingLoop:
         stores = [sequence.store for sequence in sequences]
         hidden, features = self.target.forward(PackedRows.from_trees(stores, trees, self.target.device), self._taps)
         logits = self.target.logits(hidden)
-        walks = self._walk(sequences, trees, logits, clock)
+        best = self._best(sequences, logits)
+        clock.lap("verify")
+        walks = self._walk(sequences, trees, logits, best)
         self._commit(sequences, trees, walks, features)
-        self.guesser.learn(sequences, guesses, walks, logits, self.tree)
+        self.guesser.learn(sequences, guesses, walks, best, self.tree)
         clock.lap("walk")
         pieces = [sequence.emit(walked.token_ids, len(walked.rows) - 1) for sequence, walked in zip(sequences, walks, strict=True)]
         clock.lap("host")
@@ -67,10 +72,15 @@ class DecodingLoop:
             sequence.statistics.record_times(clock.seconds)
         return pieces
 
-    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, clock: StageClock) -> list[Walk]:
+    def _best(self, sequences: Many[Sequence], logits: Tensor) -> NDArray[np.int64] | None:
+        """int64 `[n, k]`: the likeliest tokens behind every row, as many as are wanted; the only thing that is read of all rows."""
+        if self.tree.budget and self.tree.retrieval:
+            return best_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
+        return best_rows(logits, 1) if any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences) else None
+
+    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: NDArray[np.int64] | None) -> list[Walk]:
         """Walks every tree."""
-        greedy = choose_greedy_rows(logits) if any(s.chooser.is_greedy(len(s.token_ids)) for s in sequences) else None
-        clock.lap("verify")
+        greedy = best[:, 0].tolist() if best is not None else None
         walks, start = [], 0
         for sequence, tree in zip(sequences, trees, strict=True):
             walks.append(walk(tree, self._choice(sequence, tree, logits, greedy, start)))

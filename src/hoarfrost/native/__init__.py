@@ -5,8 +5,9 @@ on all of them.
 """
 
 from hoarfrost._native import SuffixIndex, TreeHints, instruction_sets
+from hoarfrost.native.learning import Verdict, allocate, judge_walk
 from hoarfrost.native.noise import gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
-from hoarfrost.native.top_k import can_read, top_log_probs
+from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
 from hoarfrost.native.trees import NO_HINTS, TreeBatch, build_trees, build_trees_from_logits
 
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     "SuffixIndex",
     "TreeBatch",
     "TreeHints",
+    "Verdict",
+    "allocate",
+    "best_tokens",
     "build_trees",
     "build_trees_from_logits",
     "can_read",
@@ -21,6 +25,7 @@ __all__ = [
     "gumbel_noise_range",
     "gumbel_noise_rows",
     "instruction_sets",
+    "judge_walk",
     "noise_bits",
     "top_log_probs",
 ]

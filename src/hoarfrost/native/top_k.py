@@ -28,6 +28,24 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
     Returns:
         log_probs float32 [n, k], token_ids int64 [n, k].
     """
+    _check(logits, k)
+    if logits.dtype == torch.bfloat16:
+        return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
+    return _native.top_log_probs(logits.detach().numpy(), k)
+
+
+def best_tokens(logits: Tensor, k: int) -> NDArray[np.int64]:
+    """The `k` likeliest tokens of each row of logits [n, V], best first, the lower id first among equals: int64 [n, k].
+
+    It asks for less than `top_log_probs` and is quicker by far. -1 throughout where a row holds NaN or +inf, or nothing but -inf.
+    """
+    _check(logits, k)
+    if logits.dtype == torch.bfloat16:
+        return _native.best_tokens_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
+    return _native.best_tokens(logits.detach().numpy(), k)
+
+
+def _check(logits: Tensor, k: int) -> None:
     if not can_read(logits):
         raise InvalidInput(
             f"The logits are {logits.dtype} {tuple(logits.shape)} with strides {logits.stride()} on {logits.device}; "
@@ -35,6 +53,3 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
         )
     if not 1 <= k <= logits.shape[1]:
         raise InvalidInput(f"k is {k}; it must lie in 1..{logits.shape[1]}, the size of the vocabulary.")
-    if logits.dtype == torch.bfloat16:
-        return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
-    return _native.top_log_probs(logits.detach().numpy(), k)

@@ -1,6 +1,6 @@
 """Choosing tokens from logits and ending outputs: pure functions and small states that know no model."""
 
-from hoarfrost.sampling.distribution import Chooser, choose_greedy_rows, probabilities
+from hoarfrost.sampling.distribution import Chooser, best_rows, choose_greedy_rows, probabilities
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_plain, gumbel_noise_range, noise_bits_plain
 from hoarfrost.sampling.params import SamplingParams
 from hoarfrost.sampling.stopping import Emission, RepetitionDetector, StopChecker
@@ -13,6 +13,7 @@ __all__ = [
     "RepetitionDetector",
     "SamplingParams",
     "StopChecker",
+    "best_rows",
     "choose_greedy_rows",
     "gumbel_noise",
     "gumbel_noise_plain",

@@ -7,7 +7,7 @@ the trees is worth verifying, within the limits of a `TreeConfig`. `walk` follow
 
 from hoarfrost.tree.allocation import Allocation, allocate
 from hoarfrost.tree.build import GrownTree, build_trees, grow_trees
-from hoarfrost.tree.calibration import Calibration
+from hoarfrost.tree.calibration import Calibration, judge
 from hoarfrost.tree.candidates import Candidates, candidates_of
 from hoarfrost.tree.config import MAX_BUDGET, TreeConfig
 from hoarfrost.tree.draft_tree import DraftTree
@@ -30,6 +30,7 @@ __all__ = [
     "build_trees",
     "candidates_of",
     "grow_trees",
+    "judge",
     "top_of",
     "walk",
 ]

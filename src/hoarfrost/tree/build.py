@@ -52,6 +52,10 @@ def grow_trees(
 
 def _padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
     """The candidates of all sequences as arrays [S, L, P, K], filled up with what can never be a node."""
+    if len(candidates) == 1:
+        [one] = candidates
+        places = None if one.places is None else np.ascontiguousarray(one.places[None])
+        return np.ascontiguousarray(one.log_probs[None]), np.ascontiguousarray(one.token_ids[None]), places
     shape = (len(candidates), *(max(extents) for extents in zip(*(one.log_probs.shape for one in candidates), strict=True)))
     log_probs, token_ids = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
     places = np.zeros(shape, np.int32) if any(one.places is not None for one in candidates) else None

@@ -60,32 +60,6 @@ class Candidates:
         kept = np.s_[: max(0, horizon), :, :width]
         return Candidates(self.log_probs[kept], self.token_ids[kept], None if self.places is None else self.places[kept])
 
-    def along(self, token_ids: NDArray[np.int64], width: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-        """The best `width` candidates below the root and below each row of a path of tokens, as deep as both reach.
-
-        Returns log_probs and token_ids [m, width], and bool [m]: whether the rows down to there are all the best candidate.
-        """
-        num_rows = min(self.horizon, len(token_ids) + 1)
-        if self.places is None:
-            log_probs, ids = self.log_probs[:num_rows, 0, :width], self.token_ids[:num_rows, 0, :width]
-        else:
-            predecessors = self._predecessors(token_ids[: max(0, num_rows - 1)])
-            depths = np.arange(len(predecessors))
-            log_probs, ids = self.log_probs[depths, predecessors, :width], self.token_ids[depths, predecessors, :width]
-        is_best = ids[:, 0][: len(token_ids)] == token_ids[: len(ids)]
-        return log_probs, ids, np.concatenate(([True], np.logical_and.accumulate(is_best)))[: len(ids)]
-
-    def _predecessors(self, token_ids: NDArray[np.int64]) -> list[int]:
-        """Which predecessor each row of the path is, the root first; the path ends where a token is no candidate."""
-        assert self.places is not None
-        found = [0]
-        for depth, token_id in enumerate(token_ids):
-            (at,) = np.nonzero(self.token_ids[depth, found[-1]] == token_id)
-            if not len(at):
-                break
-            found.append(int(self.places[depth, found[-1], at[0]]))
-        return found
-
 
 def candidates_of(guesses: Sequence[Marginals | Transitions], num_candidates: int) -> list[Candidates]:
     """The best `num_candidates` of every guess (transitions have as many as they have), with one transfer from the device."""

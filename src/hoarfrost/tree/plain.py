@@ -1,7 +1,7 @@
-"""The plain twins of the native tree builder: the same rules in a few lines of Python, for tests and for reading.
+"""The plain twins of the native kernels for trees: the same rules in a few lines of Python, for tests and for reading.
 
-They want every candidate that can matter at once: the best `budget` of each depth suffice, since a node of rank r follows r siblings
-(DDTree, arXiv 2604.12989, lemma 1).
+The builders want every candidate that can matter at once: the best `budget` of each depth suffice, since a node of rank r follows r
+siblings (DDTree, arXiv 2604.12989, lemma 1).
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hoarfrost.native import Verdict
+from hoarfrost.tree.allocation import Allocation
+from hoarfrost.tree.calibration import NUM_OBSERVED
 from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree
 
 NUM_BEST = 4  # candidates whose probability counts as the drafter's opinion
 FIRST_EXTRA_RANK = 1 << 20
+MEMORY = 0.999  # of an observation, a round later
+MIN_SLOPE, MAX_SLOPE = 0.2, 5.0
+MAX_LOGIT = 12.0
 SAME_SCORE = 1e-9  # products of the same shares in another order are equal, but for the rounding of their logarithms' sums
 
 
@@ -55,7 +61,23 @@ def build_tree_plain(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64
         log_probs: [L, K], each row falling; -inf is never a node. K at least `budget`, or the whole vocabulary.
         token_ids: [L, K], the tokens of `log_probs`.
     """
-    return grow_tree_plain(Candidates(log_probs[:, None], token_ids[:, None]), bonus_token_id, budget)[0]
+    tokens, parents, scores = [bonus_token_id], [-1], [0.0]
+    heap: list[tuple[float, int, int, int]] = []
+
+    def propose(score_above: float, depth: int, parent: int, rank: int) -> None:
+        """A candidate; those of worse rank below the same row follow when it is taken."""
+        if depth <= len(log_probs) and rank < log_probs.shape[1] and log_probs[depth - 1, rank] > -math.inf:
+            heapq.heappush(heap, (-(score_above + float(log_probs[depth - 1, rank])), depth, parent, rank))
+
+    propose(0.0, 1, 0, 0)
+    while heap and len(tokens) <= budget:
+        score, depth, parent, rank = heapq.heappop(heap)
+        tokens.append(int(token_ids[depth - 1, rank]))
+        parents.append(parent)
+        scores.append(-score)
+        propose(scores[parent], depth, parent, rank + 1)
+        propose(-score, depth + 1, len(tokens) - 1, 0)
+    return DraftTree.from_parents(tokens, parents)
 
 
 def grow_tree_plain(
@@ -155,3 +177,74 @@ def _extras(hints: PlainHints, above: _Row, token_id: int, depth: int) -> dict[i
                 break
             extras[successor] = min(1.0, extras[successor] + share) if successor in extras else share
     return extras
+
+
+def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float) -> Allocation:
+    """What `tree.allocate` finds."""
+    num_trees = len(log_probs)
+    # A node ranks no better than the nodes before it in its tree, so that what is taken of a tree is always a prefix.
+    ranked = [np.minimum.accumulate(one[1:]) for one in log_probs]
+    owners = np.repeat(np.arange(num_trees), [len(one) for one in ranked])
+    order = np.argsort(-np.concatenate(ranked), kind="stable")[: len(row_ms) - num_trees]
+    gains = np.exp(np.concatenate([one[1:] for one in log_probs])[order].astype(np.float64))
+    expected = num_trees + np.concatenate(([0.0], np.cumsum(gains)))
+    milliseconds = fixed_ms + row_ms[num_trees - 1 : num_trees - 1 + len(expected)]
+    milliseconds[0] += bare_ms - fixed_ms
+    best = int((expected / milliseconds).argmax())
+    return Allocation(np.bincount(owners[order[:best]], minlength=num_trees).tolist(), float(expected[best]), float(milliseconds[best]))
+
+
+def judge_walk_plain(
+    candidates: Candidates, chosen: NDArray[np.int64], parameters: NDArray[np.float32], information: NDArray[np.float64]
+) -> Verdict:
+    """What `tree.Calibration.observe` says and learns; both arrays are written to."""
+    log_probs, token_ids, off_spine = _along(candidates, chosen)
+    num_rows = len(log_probs)
+    depths = np.arange(num_rows)
+    hits = token_ids == chosen[:num_rows, None]
+    logits = np.clip(log_probs.astype(np.float64), -MAX_LOGIT, -np.exp(-MAX_LOGIT))
+    logits -= np.log(-np.expm1(logits))
+    slopes, intercepts = parameters[:, off_spine, depths, None]
+    believed = 1 / (1 + np.exp(-(slopes * logits + intercepts)))
+
+    valid = np.isfinite(log_probs)
+    residuals = np.where(valid, hits - believed, 0.0)
+    weights = np.where(valid, believed * (1 - believed), 0.0)
+    seen = np.stack(((weights * logits**2).sum(1), (weights * logits).sum(1), (weights * logits).sum(1), weights.sum(1)))
+    at = (slice(None), slice(None), off_spine, depths)
+    information[at] = information[at] * MEMORY + seen.reshape(2, 2, num_rows)
+    (a, b), (_, d) = information[at]
+    gradient = np.stack(((residuals * logits).sum(1), residuals.sum(1)))
+    updated = parameters[:, off_spine, depths] + np.stack((d * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0])) / (
+        a * d - b * b
+    )
+    updated[0] = np.clip(updated[0], MIN_SLOPE, MAX_SLOPE)
+    parameters[:, off_spine, depths] = updated
+
+    left_over, is_open = np.ones(len(chosen)), np.ones(len(chosen), np.bool_)
+    left_over[:num_rows] -= np.minimum(believed.sum(1), 1.0)
+    is_open[:num_rows] = ~hits.any(1)
+    return Verdict(np.exp(log_probs.astype(np.float64)), believed, hits, off_spine, left_over, is_open)
+
+
+def _along(candidates: Candidates, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """The best candidates below the root and below each row of a path, as deep as both reach: log_probs, token_ids `[r, NUM_OBSERVED]`, and
+    int64 [r]: 0 while the path is the drafter's best, 1 from where it is not."""
+    log_probs, token_ids, off_spine = [], [], []
+    predecessor, on_spine = 0, True
+    for depth in range(min(candidates.horizon, len(chosen))):
+        log_probs.append(candidates.log_probs[depth, predecessor, :NUM_OBSERVED])
+        token_ids.append(candidates.token_ids[depth, predecessor, :NUM_OBSERVED])
+        off_spine.append(0 if on_spine else 1)
+        row = candidates.token_ids[depth, predecessor].tolist()
+        on_spine = on_spine and row[0] == chosen[depth]
+        if candidates.places is not None:
+            if chosen[depth] not in row:
+                break
+            predecessor = int(candidates.places[depth, predecessor, row.index(chosen[depth])])
+    width = min(NUM_OBSERVED, candidates.token_ids.shape[2])
+    return (
+        np.array(log_probs, np.float32).reshape(-1, width),
+        np.array(token_ids, np.int64).reshape(-1, width),
+        np.array(off_spine, np.int64),
+    )
