@@ -20,23 +20,27 @@ def test_every_cache_is_measured_at_every_length(
 ) -> None:
     monkeypatch.setitem(cache_speed.SHAPES, "qwen3-0.6b", SHAPE)
     file = tmp_path / "result.json"
-    options = "--layers 2 --contexts 96,48 --caches full,exact --budget 64 --steps 3 --dtype float32 --device cpu".split()
+    options = "--layers 2 --contexts 96,48 --caches full,exact,ice-estimate --budget 64 --steps 3 --dtype float32 --device cpu".split()
     outcome = call_command(monkeypatch, capsys, "bench", "cache", "--shape", "qwen3-0.6b", *options, "--json", str(file))
     assert outcome.code == 0, outcome.err
-    assert len(outcome.out.splitlines()) == 5
+    assert len(outcome.out.splitlines()) == 7
     result = json.loads(file.read_text())
     assert {"machine", "versions", "commit", "settings", "summary"} <= result.keys()
     assert [(record["cache"], record["context"]) for record in result["summary"]] == [
-        ("full", 48), ("exact", 48), ("full", 96), ("exact", 96)
-    ]  # fmt: skip
-    full, paged = result["summary"][2:]
+        (cache, context) for context in (48, 96) for cache in ("full", "exact", "ice-estimate")
+    ]
+    full, paged, estimating = result["summary"][3:]
+    assert estimating["hot_bytes"] > paged["hot_bytes"], "summaries of pages lie in the fast memory"
     assert full["cold_bytes"] == full["index_bytes"] == 0 < full["hot_bytes"]
     assert paged["cold_bytes"] > 0
     assert paged["index_bytes"] > 0
     assert 0 < paged["ms_per_token"] <= paged["max_ms"]
 
 
-@pytest.mark.parametrize("settings", [{"caches": ()}, {"contexts": (0,)}, {"num_steps": 0}, {"caches": ("full", "annoy")}, {"budget": 30}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"caches": ()}, {"contexts": (0,)}, {"num_steps": 0}, {"caches": ("full", "annoy")}, {"caches": ("annoy-estimate",)}, {"budget": 30}],
+)
 def test_settings_that_cannot_be_measured(settings: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         SpeedSettings(**settings)

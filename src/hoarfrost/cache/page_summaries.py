@@ -12,6 +12,8 @@ from torch import Tensor
 
 from hoarfrost.native.page_attention import Summaries
 
+BLOCK_PAGES = 256  # taken at a time, so that what is gathered stays small
+
 
 class PageSummaries:
     """Means `[2, Hkv, capacity, D]` (keys, then values) of one layer's pages, float32 on the compute device."""
@@ -31,10 +33,20 @@ class PageSummaries:
         self._reserve(slots.shape[1])
         filled = counts[heads, pages] > 0
         heads, pages = heads[filled].astype(np.int64), pages[filled].astype(np.int64)
-        rows = torch.from_numpy(counts[heads, pages]).to(pool.device)[:, None, None, None]
-        content = pool[torch.from_numpy(slots[heads, pages]).to(pool.device)].float()
-        empty = torch.arange(pool.shape[2], device=pool.device)[:, None] >= rows
-        means = content.masked_fill(empty, 0.0).sum(dim=2) / rows[..., 0]
+        for start in range(0, len(heads), BLOCK_PAGES):
+            block = slice(start, start + BLOCK_PAGES)
+            self._update_block(pool, slots, counts, heads[block], pages[block])
+
+    def _update_block(
+        self, pool: Tensor, slots: NDArray[np.int64], counts: NDArray[np.int32], heads: NDArray[np.int64], pages: NDArray[np.int64]
+    ) -> None:
+        num_rows = counts[heads, pages]
+        content = pool[torch.from_numpy(slots[heads, pages]).to(pool.device)]
+        rows = torch.from_numpy(num_rows).to(pool.device)[:, None, None]
+        if (num_rows < pool.shape[2]).any():
+            empty = torch.arange(pool.shape[2], device=pool.device)[:, None] >= rows[..., None]
+            content = content.masked_fill(empty, 0.0)
+        means = content.sum(dim=2, dtype=torch.float32) / rows
         self._means[:, torch.from_numpy(heads), torch.from_numpy(pages)] = means.transpose(0, 1).to(self._means.device)
 
     def without(self, counts: NDArray[np.int32], fetched: NDArray[np.int32]) -> Summaries:

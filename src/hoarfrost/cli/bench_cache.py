@@ -23,7 +23,7 @@ def cache(
     shape: Annotated[str | None, typer.Option(help="Random weights in this shape instead of a model: qwen3-0.6b, qwen3-8b.")] = None,
     layers: Annotated[int, typer.Option(help="How many layers of that shape.")] = 4,
     contexts: Annotated[str | None, typer.Option(help="Rows that are there already, separated by commas.")] = None,
-    caches: Annotated[str | None, typer.Option(help="full, and indexes of the ice store: ice, dci, quest, exact.")] = None,
+    caches: Annotated[str | None, typer.Option(help="full, and indexes of the ice store: ice, dci, quest, exact, ice-estimate.")] = None,
     budget: Annotated[int | None, typer.Option(help="Rows a query attends to per KV head and layer.")] = None,
     reuse: Annotated[int | None, typer.Option(help="Layers that share one index and its choice.")] = None,
     steps: Annotated[int | None, typer.Option(help="Tokens decoded per cache and context.")] = None,
@@ -46,7 +46,7 @@ def cache(
         )
     )
     target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device)
-    typer.echo(f"{'cache':8}{'context':>9}{'ms/token':>10}{'slowest':>9}{'start s':>9}{'hot MiB':>10}{'cold MiB':>10}{'index MiB':>10}")
+    typer.echo(f"{'cache':13}{'context':>9}{'ms/token':>10}{'slowest':>9}{'start s':>9}{'hot MiB':>10}{'cold MiB':>10}{'index MiB':>10}")
     records = measure(target, settings, _print)
     if json_file is not None:
         described = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()}
@@ -69,7 +69,7 @@ def _load(model: str | None, shape: str | None, layers: int, max_positions: int,
 
 def _print(record: SpeedRecord) -> None:
     sizes = "".join(f"{size / 2**20:10.1f}" for size in (record.hot_bytes, record.cold_bytes, record.index_bytes))
-    typer.echo(f"{record.cache:8}{record.context:9}{record.ms_per_token:10.2f}{record.max_ms:9.2f}{record.start_ms / 1000:9.2f}{sizes}")
+    typer.echo(f"{record.cache:13}{record.context:9}{record.ms_per_token:10.2f}{record.max_ms:9.2f}{record.start_ms / 1000:9.2f}{sizes}")
 
 
 def register(app: typer.Typer) -> None:

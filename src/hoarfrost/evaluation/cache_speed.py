@@ -24,11 +24,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 from hoarfrost.cache import Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.cache_variants import FULL, paged_config
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.loading import load_model, pick_device, pick_dtype
 from hoarfrost.tree import DraftTree
 
-FULL = "full"
 CHUNK_ROWS = 2048
 # Layers of published models; the vocabulary is left small, since the head is not measured.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ class SpeedSettings:
 
     def cache_configs(self) -> dict[str, IceConfig | None]:
         """The caches with their settings; `None` is the full cache. Raises `InvalidInput` for what cannot be."""
-        return {cache: None if cache == FULL else IceConfig(budget=self.budget, index=cache, reuse=self.reuse) for cache in self.caches}
+        return {cache: None if cache == FULL else paged_config(cache, self.budget, self.reuse) for cache in self.caches}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The caches that an evaluation compares: a name and a budget, and how the engine's store for them is made.
 
 The budget counts the committed rows that a query attends to per KV head, in every layer; `full` has none. Besides the baselines every index
-that `hoarfrost.cache.index` knows is a cache: the ice store with that index and its defaults otherwise.
+that `hoarfrost.cache.index` knows is a cache: the ice store with that index and its defaults otherwise. `ice-estimate` is `ice` where pages
+that were not fetched count by their means (`IceConfig.estimate`), which no budget counts.
 """
 
 from __future__ import annotations
@@ -31,20 +32,22 @@ def _selecting(selection: Callable[[int], Selection]) -> StoreMaker:
     return make
 
 
-def _paged(index: str) -> StoreMaker:
-    def make(target: Target, budget: int, capacity: int) -> Store:
-        shape = (target.num_layers, target.num_kv_heads, target.head_dim)
-        return IceConfig(budget=budget, index=index).new_store(*shape, dtype=target.dtype, device=target.device, capacity=capacity)
-
-    return make
+def _paged(cache: str) -> StoreMaker:
+    return lambda target, budget, capacity: target.new_store(capacity, paged_config(cache, budget))
 
 
-FULL = "full"
+def paged_config(cache: str, budget: int, reuse: int = 1) -> IceConfig:
+    """The settings of a cache with pages, by its name: that of its index, with or without `-estimate`."""
+    index = cache.removesuffix(ESTIMATE)
+    return IceConfig(budget=budget, index=index, estimate=index != cache, reuse=reuse)
+
+
+FULL, ESTIMATE = "full", "-estimate"
 BUDGETED: dict[str, StoreMaker] = {
     "window": _selecting(WindowSelection),
     "snapkv": _selecting(SnapKVSelection),
     "oracle": _selecting(OracleSelection),
-    **{index: _paged(index) for index in INDEXES},
+    **{cache: _paged(cache) for cache in (*INDEXES, f"ice{ESTIMATE}")},
 }
 CACHES = (FULL, *BUDGETED)
 TITLES = {"snapkv": "SnapKV", "quest": "Quest", "dci": "DCI"}
