@@ -146,14 +146,15 @@ HOARFROST_AVX2 void nearest_avx2(const LiftedRows& points, const LiftedRows& piv
 
 template <class Key>
 float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instruction_set) {
-    float largest = 0.0f;
+    float largest = 0.0f, unknown = 0.0f;
     run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
         for (size_t row = 0; row < keys.num_rows; ++row) {
             const float length = squared_length(keys.data + row * keys.row_stride, keys.head_dim);
             largest = length > largest ? length : largest;
+            unknown += length - length;  // NaN once a length is not finite
         }
     });
-    return largest;
+    return largest + unknown;
 }
 
 template <class Key>

@@ -19,7 +19,7 @@ struct LiftedRows {
     size_t num_rows, width;
 };
 
-// The largest squared length of a key.
+// The largest squared length of a key; NaN where one is not finite.
 template <class Key>
 float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instruction_set);
 
@@ -31,6 +31,11 @@ void nearest_pivots(const LiftedRows& points, const LiftedRows& pivots, Instruct
 
 // The products of the rows with `direction [width]`, whose entries are within -127..127.
 void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections);
+
+// Pages of the rows of each cell, sorted along their projections and cut into parts of nearly equal size, cells in order. Writes
+// [num_pages, page_size] rows, -1 behind, and the cell of each page; returns the number of pages, at most num_rows / page_size + num_cells.
+size_t cut_cells(const int32_t* rows, const int32_t* cells, size_t num_rows, size_t num_cells, const int32_t* projections,
+                 size_t page_size, int32_t* pages, int32_t* owners);
 
 // A tree by its cells: the children of cell c lie in pages cell_pages[cell_starts[c] .. cell_starts[c + 1]); cell 0 is the root's.
 struct DciTree {
@@ -53,9 +58,13 @@ struct DciBreadth {
     size_t batch;
 };
 
-// The best score seen in each page, [num_pages], -inf where none was seen. Throws where a page names a row, or a row a cell, that is not there. `query_projection` is on the scale of the projections.
+// The best score seen in each page, [num_pages], -inf where none was seen. Throws where a page names a row, or a row a cell, that is not
+// there. `query_projection` is on the scale of the projections.
 template <class Key>
 void search_tree(const DciTree& tree, const KeySlots<Key>& keys, const int64_t* slots, const float* query, int32_t query_projection,
                  const DciBreadth& breadth, InstructionSet instruction_set, float* page_scores);
+
+// The best pages of the lists `scores [num_queries, num_pages]` in turn, repeats and empty pages left out; -1 behind.
+void merge_by_rank(const float* scores, size_t num_queries, const int32_t* counts, size_t num_pages, size_t num_wanted, int32_t* chosen);
 
 }  // namespace hoarfrost

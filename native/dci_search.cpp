@@ -9,6 +9,7 @@
 
 #include "dci.hpp"
 #include "lanes.hpp"
+#include "prefetch.hpp"
 
 namespace hoarfrost {
 
@@ -16,15 +17,22 @@ namespace {
 
 constexpr size_t width = 8;
 using Eight = Lanes<width>;
+constexpr size_t children_at_once = 4, children_ahead = 16;
 
-template <class Key>
-HOARFROST_INLINE float score_of(const Key* key, const float* query, size_t head_dim) {
-    Eight sums = Eight::all(0.0f);
+// Scores of a few keys at once: their sums do not wait for each other.
+template <size_t num_keys, class Key>
+HOARFROST_INLINE void score(const Key* const* keys, const float* query, size_t head_dim, float* scores) {
+    Eight sums[num_keys];
+    for (size_t i = 0; i < num_keys; ++i) sums[i] = Eight::all(0.0f);
     const size_t whole = head_dim / width * width;
-    for (size_t d = 0; d < whole; d += width) sums = sums + Eight::load(key + d) * Eight::load(query + d);
-    float score = sum_of(sums);
-    for (size_t d = whole; d < head_dim; ++d) score += to_float(key[d]) * query[d];
-    return score;
+    for (size_t d = 0; d < whole; d += width) {
+        const Eight entries = Eight::load(query + d);
+        for (size_t i = 0; i < num_keys; ++i) sums[i] = sums[i] + Eight::load(keys[i] + d) * entries;
+    }
+    for (size_t i = 0; i < num_keys; ++i) {
+        scores[i] = sum_of(sums[i]);
+        for (size_t d = whole; d < head_dim; ++d) scores[i] += to_float(keys[i][d]) * query[d];
+    }
 }
 
 // A child of a cell: where it lies, and how far its projection is from the query's.
@@ -65,11 +73,29 @@ void choose_children(const DciTree& tree, size_t page_size, int32_t cell, int32_
 template <class Key>
 HOARFROST_INLINE void score_children(const DciTree& tree, const KeySlots<Key>& keys, const int64_t* slots, const float* query,
                                      const std::vector<Child>& children, float* page_scores, std::vector<Node>& nodes) {
-    for (const Child& child : children) {
+    const auto key_of = [&](const Child& child) {
         const Key* page = keys.pool + static_cast<size_t>(slots[child.page]) * keys.slot_stride;
-        const float score = score_of(page + static_cast<size_t>(child.slot) * keys.head_dim, query, keys.head_dim);
-        page_scores[child.page] = std::max(page_scores[child.page], score);
-        if (tree.child_cells[child.row] >= 0) nodes.push_back({score, child.row});
+        return page + static_cast<size_t>(child.slot) * keys.head_dim;
+    };
+    const size_t count = children.size();
+    for (size_t i = 0; i < std::min(count, children_ahead); ++i) prefetch_key(key_of(children[i]), keys.head_dim);
+    for (size_t first = 0; first < count; first += children_at_once) {
+        const size_t num_scored = std::min(children_at_once, count - first);
+        const Key* rows[children_at_once];
+        float scores[children_at_once];
+        for (size_t i = 0; i < num_scored; ++i) {
+            rows[i] = key_of(children[first + i]);
+            if (first + i + children_ahead < count) prefetch_key(key_of(children[first + i + children_ahead]), keys.head_dim);
+        }
+        if (num_scored == children_at_once)
+            score<children_at_once>(rows, query, keys.head_dim, scores);
+        else
+            for (size_t i = 0; i < num_scored; ++i) score<1>(rows + i, query, keys.head_dim, scores + i);
+        for (size_t i = 0; i < num_scored; ++i) {
+            const Child& child = children[first + i];
+            page_scores[child.page] = std::max(page_scores[child.page], scores[i]);
+            if (tree.child_cells[child.row] >= 0) nodes.push_back({scores[i], child.row});
+        }
     }
 }
 

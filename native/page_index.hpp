@@ -82,4 +82,22 @@ void total_log_masses(const float* log_masses, size_t num_queries, size_t num_pa
 void rank_pages(const float* log_masses, const float* totals, size_t num_queries, size_t num_pages, size_t count,
                 InstructionSet instruction_set, int32_t* places);
 
+// The sketches and the keys of one head: of page p, `counts[p]` rows in slot `slots[p]`.
+template <class Key>
+struct SketchedKeys {
+    SketchPages sketches;
+    Rotation rotation;
+    const int32_t* counts;
+    size_t num_pages;
+    KeySlots<Key> keys;
+    const int64_t* slots;
+};
+
+// Writes the `num_wanted` pages that matter most to the queries [num_queries, head_dim] together, best first, -1 behind: of all pages those
+// `num_candidates` with the largest estimates are scored exactly. `scale` includes log2 e; `resident` are the log2 masses of what the
+// queries see besides, [num_queries], or null.
+template <class Key>
+void search_pages(const SketchedKeys<Key>& held, const float* queries, size_t num_queries, float scale, const float* resident,
+                  size_t num_candidates, size_t num_wanted, InstructionSet instruction_set, int32_t* chosen);
+
 }  // namespace hoarfrost

@@ -7,6 +7,7 @@
 
 #include "lanes.hpp"
 #include "page_index.hpp"
+#include "prefetch.hpp"
 
 namespace hoarfrost {
 
@@ -50,12 +51,15 @@ HOARFROST_INLINE float log2_sum(const float* scores, size_t count) {
     return largest + std::log2(sum_of(sums));
 }
 
+// `next` is the page that comes after this one: its keys are on their way while this one's are multiplied.
 template <class Key>
-HOARFROST_INLINE void score_page(const KeySlots<Key>& keys, const ScoredPage& page, const float* queries, size_t num_queries,
-                                 float* scores) {
+HOARFROST_INLINE void score_page(const KeySlots<Key>& keys, const ScoredPage& page, const ScoredPage& next, const float* queries,
+                                 size_t num_queries, float* scores) {
     const Key* rows = keys.pool + static_cast<size_t>(page.slot) * keys.slot_stride;
+    const Key* next_rows = keys.pool + static_cast<size_t>(next.slot) * keys.slot_stride;
     for (size_t row = 0; row < static_cast<size_t>(page.num_rows); ++row) {
         const Key* key = rows + row * keys.head_dim;
+        if (row < static_cast<size_t>(next.num_rows)) prefetch_key(next_rows + row * keys.head_dim, keys.head_dim);
         size_t q = 0;
         for (; q + 4 <= num_queries; q += 4)
             products<4>(key, queries + q * keys.head_dim, keys.head_dim, scores + q * keys.page_size + row, keys.page_size);
@@ -77,7 +81,7 @@ void exact_log_masses(const KeySlots<Key>& keys, const ScoredPage* pages, size_t
     std::vector<float> scores(num_queries * keys.page_size);
     run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
         for (size_t page = 0; page < num_pages; ++page) {
-            score_page(keys, pages[page], queries, num_queries, scores.data());
+            score_page(keys, pages[page], pages[std::min(page + 1, num_pages - 1)], queries, num_queries, scores.data());
             for (size_t q = 0; q < num_queries; ++q)
                 log_masses[q * num_pages + page] =
                     log2_sum(scores.data() + q * keys.page_size, static_cast<size_t>(pages[page].num_rows));

@@ -20,6 +20,7 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr int largest_entry = 63;
 constexpr size_t queries_at_once = 4;
+constexpr size_t units_ahead = 12, cache_line_bytes = 64;  // what is fetched early
 
 // The tables of one query: 16 entries per nibble of a code, and what turns a sum of entries into the estimate.
 struct QueryTables {
@@ -173,16 +174,22 @@ HOARFROST_AVX2 inline __attribute__((always_inline)) void unit_sums_avx2(const u
     }
 }
 
-// The scores of the 16 rows of a unit, as `score_unit` computes them.
-HOARFROST_AVX2 inline __attribute__((always_inline)) void score_unit_avx2(__m256i sums, const uint16_t* factors, const QueryTables& tables,
-                                                                          float weight, __m256 (&scores)[2]) {
-    const __m256 step = _mm256_set1_ps(tables.step), offset = _mm256_set1_ps(tables.offset), weights = _mm256_set1_ps(weight);
-    const __m128i halves[2] = {_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
+// The factors of the 16 rows of a unit times the weight.
+HOARFROST_AVX2 inline __attribute__((always_inline)) void weigh_avx2(const uint16_t* factors, float weight, __m256 (&weights)[2]) {
     for (size_t i = 0; i < 2; ++i) {
         const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(factors + 8 * i)));
-        const __m256 factor = _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+        weights[i] = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)), _mm256_set1_ps(weight));
+    }
+}
+
+// The scores of the 16 rows of a unit, as `score_unit` computes them.
+HOARFROST_AVX2 inline __attribute__((always_inline)) void score_unit_avx2(__m256i sums, const QueryTables& tables,
+                                                                          const __m256 (&weights)[2], __m256 (&scores)[2]) {
+    const __m256 step = _mm256_set1_ps(tables.step), offset = _mm256_set1_ps(tables.offset);
+    const __m128i halves[2] = {_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
+    for (size_t i = 0; i < 2; ++i) {
         const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(halves[i]));
-        scores[i] = _mm256_mul_ps(_mm256_sub_ps(_mm256_mul_ps(sum, step), offset), _mm256_mul_ps(factor, weights));
+        scores[i] = _mm256_mul_ps(_mm256_sub_ps(_mm256_mul_ps(sum, step), offset), weights[i]);
     }
 }
 
@@ -192,18 +199,42 @@ HOARFROST_AVX2 inline __attribute__((always_inline)) __m256 rough_exp2_avx2(__m2
     return _mm256_castsi256_ps(_mm256_cvttps_epi32(bits));
 }
 
-// `log_mass_of` for a full page of one unit; the same sums in the same order.
-HOARFROST_AVX2 inline __attribute__((always_inline)) float log_mass_avx2(const __m256 (&scores)[2]) {
-    const __m256 eight = _mm256_max_ps(scores[0], scores[1]);
-    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_max_ps(four, _mm_permute_ps(four, 0x4E));
-    four = _mm_max_ps(four, _mm_permute_ps(four, 0xB1));
-    const __m256 largest = _mm256_set_m128(four, four);
-    const __m256 powers = _mm256_add_ps(rough_exp2_avx2(_mm256_sub_ps(scores[0], largest)), rough_exp2_avx2(_mm256_sub_ps(scores[1], largest)));
-    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(powers), _mm256_extractf128_ps(powers, 1));
-    sum = _mm_add_ps(sum, _mm_permute_ps(sum, 0x4E));
-    sum = _mm_add_ps(sum, _mm_permute_ps(sum, 0xB1));
-    return _mm_cvtss_f32(four) + rough_log2(_mm_cvtss_f32(sum));
+// One lane of each of four registers: where `in_four_lanes` leaves what it makes of them.
+constexpr int lanes_of_four[4] = {0, 4, 1, 5};
+
+// Combines the eight lanes of each of four registers in the order of `log_mass_of`: those four apart, two apart, neighbours.
+template <class Combine>
+HOARFROST_AVX2 inline __attribute__((always_inline)) __m256 in_four_lanes(const __m256 (&v)[4]) {
+    const __m256 first = Combine::of(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
+    const __m256 second = Combine::of(_mm256_permute2f128_ps(v[2], v[3], 0x20), _mm256_permute2f128_ps(v[2], v[3], 0x31));
+    const __m256 pairs = Combine::of(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xEE));
+    return Combine::of(_mm256_shuffle_ps(pairs, pairs, 0x88), _mm256_shuffle_ps(pairs, pairs, 0xDD));
+}
+
+struct Largest {
+    HOARFROST_AVX2 static inline __attribute__((always_inline)) __m256 of(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+};
+struct Sum {
+    HOARFROST_AVX2 static inline __attribute__((always_inline)) __m256 of(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+};
+
+// `log_mass_of` for a full page of one unit and up to four queries at once; the same sums in the same order.
+template <size_t num_queries>
+HOARFROST_AVX2 inline __attribute__((always_inline)) void log_masses_avx2(const __m256 (&scores)[num_queries][2], float* log_masses,
+                                                                          size_t stride) {
+    __m256 parts[4];
+    for (size_t q = 0; q < 4; ++q) parts[q] = _mm256_max_ps(scores[q % num_queries][0], scores[q % num_queries][1]);
+    const __m256 largest = in_four_lanes<Largest>(parts);
+    for (size_t q = 0; q < 4; ++q) {
+        const __m256 own = _mm256_permutevar8x32_ps(largest, _mm256_set1_epi32(lanes_of_four[q]));
+        parts[q] = _mm256_add_ps(rough_exp2_avx2(_mm256_sub_ps(scores[q % num_queries][0], own)),
+                                 rough_exp2_avx2(_mm256_sub_ps(scores[q % num_queries][1], own)));
+    }
+    const __m256 exponents = _mm256_cvtepi32_ps(_mm256_castps_si256(in_four_lanes<Sum>(parts)));
+    const __m256 logarithms = _mm256_sub_ps(_mm256_mul_ps(exponents, _mm256_set1_ps(0x1p-23f)), _mm256_set1_ps(127.0f));
+    alignas(32) float masses[8];
+    _mm256_store_ps(masses, _mm256_add_ps(largest, logarithms));
+    for (size_t q = 0; q < num_queries; ++q) log_masses[q * stride] = masses[lanes_of_four[q]];
 }
 
 template <size_t num_queries>
@@ -216,19 +247,20 @@ HOARFROST_AVX2 void scan_avx2(const Scan& scan, const QueryTables* tables, const
         const size_t count = static_cast<size_t>(scan.counts[page]);
         const bool is_one_full_unit = num_units == 1 && count == unit_rows;
         for (size_t unit = 0; unit < num_units; ++unit) {
-            const size_t place = page * num_units + unit;
+            const size_t place = page * num_units + unit, unit_bytes = num_bytes * unit_rows;
+            const uint8_t* block = scan.pages.blocks + place * unit_bytes;
+            for (size_t byte = 0; byte < unit_bytes; byte += cache_line_bytes) __builtin_prefetch(block + units_ahead * unit_bytes + byte);
+            __builtin_prefetch(scan.pages.factors + (place + units_ahead) * unit_rows);
             __m256i sums[num_queries];
-            unit_sums_avx2(scan.pages.blocks + place * num_bytes * unit_rows, num_bytes, entries, sums);
+            unit_sums_avx2(block, num_bytes, entries, sums);
+            __m256 weights[2], unit_scores[num_queries][2];
+            weigh_avx2(scan.pages.factors + place * unit_rows, scan.weight, weights);
             for (size_t q = 0; q < num_queries; ++q) {
-                __m256 unit_scores[2];
-                score_unit_avx2(sums[q], scan.pages.factors + place * unit_rows, tables[q], scan.weight, unit_scores);
-                if (is_one_full_unit) {
-                    log_masses[q * scan.num_pages + page] = log_mass_avx2(unit_scores);
-                    continue;
-                }
-                for (size_t i = 0; i < 2; ++i)
-                    _mm256_storeu_ps(scores.data() + q * num_scores + unit * unit_rows + 8 * i, unit_scores[i]);
+                score_unit_avx2(sums[q], tables[q], weights, unit_scores[q]);
+                for (size_t i = 0; i < 2 && !is_one_full_unit; ++i)
+                    _mm256_storeu_ps(scores.data() + q * num_scores + unit * unit_rows + 8 * i, unit_scores[q][i]);
             }
+            if (is_one_full_unit) log_masses_avx2(unit_scores, log_masses + page, scan.num_pages);
         }
         for (size_t q = 0; q < num_queries && !is_one_full_unit; ++q) {
             float* page_scores = scores.data() + q * num_scores;

@@ -50,14 +50,14 @@ class RandomIndex:
         self.check(keys)
         assert self._keys is not None
         assert resident_log_mass is not None
-        scores = queries.double().cpu() @ self._keys.double().transpose(1, 2) * scale
+        scores = queries.double().cpu() @ self._keys.double().transpose(1, 2)[:, None] * scale
         total = torch.logaddexp(scores.logsumexp(-1), resident_log_mass.double().cpu())
-        mass = (scores - total[..., None]).exp().sum(1)
-        chosen = np.full((len(self._pages), num_pages), -1, np.int32)
-        for head, pages in enumerate(self._pages):
-            sums = [(-float(mass[head, members].sum()), page) for page, members in enumerate(pages) if members]
+        mass = (scores - total[..., None]).exp().sum(2)
+        chosen = np.full((*mass.shape[:2], num_pages), -1, np.int32)
+        for head, one in np.ndindex(*mass.shape[:2]):
+            sums = [(-float(mass[head, one, members].sum()), page) for page, members in enumerate(self._pages[head]) if members]
             best = [page for _, page in sorted(sums)[:num_pages]]
-            chosen[head, : len(best)] = best
+            chosen[head, one, : len(best)] = best
         return chosen
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:

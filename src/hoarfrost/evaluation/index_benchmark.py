@@ -139,13 +139,13 @@ def _time_searches(
     product_ms = []
     for turn in range(settings.repeats + 1):
         start = turn * GROUP % (settings.queries - GROUP + 1)
-        group = queries[:, start : start + GROUP].contiguous()
+        group = queries[:, None, start : start + GROUP].contiguous()
         for one in candidates:
             cold.add_(1)  # whatever the caches hold is overwritten
             search = partial(one.index.select, group, settings.pages, scale, laid_out[one.name])
             one.query_ms.append(_elapsed_ms(search) / settings.heads)
         cold.add_(1)
-        product_ms.append(_elapsed_ms(partial(torch.matmul, group, keys.transpose(1, 2))) / settings.heads)
+        product_ms.append(_elapsed_ms(partial(torch.matmul, group[:, 0], keys.transpose(1, 2))) / settings.heads)
     return statistics.median(product_ms[1:])
 
 
@@ -169,20 +169,20 @@ def _quality(settings: IndexSettings, queries: Tensor, truth: _Truth, index: Pag
     recalls, masses, group_masses = [], [], []
     for first in range(0, settings.queries - GROUP + 1, GROUP):
         group = slice(first, first + GROUP)
-        together = _is_fetched(index, index.select(queries[:, group], settings.pages, scale, pages))
+        together = _is_fetched(index, index.select(queries[:, None, group], settings.pages, scale, pages))
         group_masses.append(float((truth.shares[:, group] * together[:, None]).sum(dim=-1).mean()))
         for query in range(first, first + GROUP):
-            alone = _is_fetched(index, index.select(queries[:, query : query + 1], settings.pages, scale, pages))
+            alone = _is_fetched(index, index.select(queries[:, None, query : query + 1], settings.pages, scale, pages))
             masses.append(float((truth.shares[:, query] * alone).sum(dim=-1).mean()))
             recalls.append(float(alone.gather(1, truth.best[:, query]).float().mean()))
     return {"recall": statistics.fmean(recalls), "mass": statistics.fmean(masses), "group_mass": statistics.fmean(group_masses)}
 
 
 def _is_fetched(index: PageIndex, pages: NDArray[np.int32]) -> Tensor:
-    """Which rows the pages hold: bool `[Hkv, N]`."""
+    """Which rows the pages `[Hkv, 1, P]` hold: bool `[Hkv, N]`."""
     fetched = torch.zeros((len(pages), index.num_rows), dtype=torch.bool)
     for head, rows in enumerate(index.pages().rows):
-        held = rows[pages[head][pages[head] >= 0]]
+        held = rows[pages[head, 0][pages[head, 0] >= 0]]
         fetched[head, torch.from_numpy(held[held >= 0].astype(np.int64))] = True
     return fetched
 

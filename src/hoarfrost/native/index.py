@@ -138,6 +138,38 @@ def page_log_masses(
     return masses
 
 
+def search_pages(
+    blocks: NDArray[np.uint8],
+    factors: NDArray[np.uint16],
+    flips: NDArray[np.float32],
+    counts: NDArray[np.int32],
+    pool: Tensor,
+    slots: Tensor,
+    queries: Tensor,
+    scale: float,
+    resident: NDArray[np.float32] | None,
+    num_candidates: int,
+    num_pages: int,
+    instruction_set: str | None = None,
+) -> NDArray[np.int32]:
+    """The search of the `ice` index in one call, int32 `[Hkv, L, num_pages]`, from a pool that `can_score` accepts.
+
+    Args:
+        blocks, factors, flips, counts: as `estimate_log_masses` takes them. pool, slots: as in `KeyPages`.
+        queries: `[Hkv, L, R, D]`. resident: log2 masses `[Hkv, L, R]`.
+    """
+    wanted = queries.detach().to("cpu", torch.float32).contiguous().numpy()
+    chosen = np.empty((*wanted.shape[:2], num_pages), np.int32)
+    is_half = pool.dtype == torch.bfloat16
+    kernel = _native.index_search_pages_bfloat16 if is_half else _native.index_search_pages
+    array = pool.detach().view(torch.uint16).numpy() if is_half else pool.detach().numpy()
+    kernel(
+        blocks, factors, flips, np.ascontiguousarray(counts), array, slots.contiguous().numpy(), wanted, resident, scale * _LOG2_E,
+        num_candidates, chosen, torch.get_num_threads(), instruction_set,
+    )  # fmt: skip
+    return chosen
+
+
 def sum_log_masses(log_masses: Masses, instruction_set: str | None = None) -> Masses:
     """The log2 of the summed masses, float32 `[Hkv, R]`, of `log_masses [Hkv, R, C]`."""
     totals = np.empty(log_masses.shape[:2], np.float32)
@@ -153,7 +185,7 @@ def rank_pages(log_masses: Masses, totals: Masses, num_pages: int, instruction_s
 
 
 def largest_squared_lengths(keys: Tensor, instruction_set: str | None = None) -> NDArray[np.float32]:
-    """The largest squared length of a key of each head, float32 `[Hkv]`, of `keys [Hkv, N, D]`."""
+    """The largest squared length of a key of each head, float32 `[Hkv]`, of `keys [Hkv, N, D]`; NaN where one is not finite."""
     held = _on_cpu(keys)
     lengths = np.zeros(len(held), np.float32)
     if held.dtype == torch.bfloat16:
@@ -187,6 +219,26 @@ def project(rows: NDArray[np.int16], direction: NDArray[np.int16], instruction_s
     projections = np.empty(len(rows), np.int32)
     _native.index_project_rows(rows, direction, projections, instruction_set)
     return projections
+
+
+def cut_cells(
+    rows: NDArray[np.int32], cells: NDArray[np.int32], num_cells: int, projections: NDArray[np.int32], page_size: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pages int32 `[P, S]` of `rows [n]` in `cells [n]`, along their projections, cells in order; and the cell of each page."""
+    limit = len(rows) // page_size + min(num_cells, len(rows))
+    pages, owners = np.empty((limit, page_size), np.int32), np.empty(limit, np.int32)
+    num_pages = _native.index_cut_cells(rows, cells, num_cells, projections, pages, owners)
+    return pages[:num_pages], owners[:num_pages]
+
+
+def merge_by_rank(scores: Masses, counts: NDArray[np.int32], num_pages: int) -> NDArray[np.int32]:
+    """The best pages of the R lists `scores [Hkv, L, R, P]` in turn, repeats left out: int32 `[Hkv, L, num_pages]`, -1 = none.
+
+    Pages that no query came across follow, so that as many are returned as there are.
+    """
+    chosen = np.empty((*scores.shape[:2], num_pages), np.int32)
+    _native.index_merge_by_rank(scores, np.ascontiguousarray(counts), chosen)
+    return chosen
 
 
 def search_trees(

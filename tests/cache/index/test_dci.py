@@ -9,8 +9,7 @@ from cache.index.key_pages import MiniStore, clustered_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hoarfrost.cache.index import DciConfig, DciIndex, lift
-from hoarfrost.cache.index.dci import merged_by_rank
+from hoarfrost.cache.index import DciConfig, DciIndex, dci_plain, lift
 from hoarfrost.cache.index.dci_tree import DciTree, levels_of
 from hoarfrost.errors import InvalidInput
 from hoarfrost.native import index as kernels
@@ -128,9 +127,36 @@ def test_pages_split_when_they_are_full_and_stay_sorted() -> None:
 
 
 def test_merging_takes_turns() -> None:
-    scores = np.array([[[9, 8, 7, 1, 0], [1, 2, 3, 4, -np.inf]]], np.float32)
+    scores = np.array([[[[9, 8, 7, 1, 0], [1, 2, 3, 4, -np.inf]]]], np.float32)
     counts = np.array([[1, 1, 1, 1, 1]], np.int32)
-    assert merged_by_rank(scores, counts, 4)[0].tolist() == [0, 3, 1, 2]
+    assert kernels.merge_by_rank(scores, counts, 4)[0, 0].tolist() == [0, 3, 1, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(num_pages=st.integers(0, 40), num_wanted=st.integers(1, 20), seed=st.integers(0, 999))
+def test_merged_lists_are_those_of_the_twin(num_pages: int, num_wanted: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(-3, 4, (2, 2, 3, num_pages)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.5] = -np.inf
+    counts = generator.integers(0, 3, (2, num_pages)).astype(np.int32)
+    merged = kernels.merge_by_rank(scores, counts, num_wanted)
+    for head, one in np.ndindex(2, 2):
+        np.testing.assert_array_equal(merged[head, one], dci_plain.merge_by_rank(scores[head, one], counts[head], num_wanted))
+
+
+@settings(max_examples=50, deadline=None)
+@given(num_rows=st.integers(0, 200), num_cells=st.integers(1, 9), page_size=st.sampled_from((1, 3, 16)), seed=st.integers(0, 999))
+def test_cells_are_cut_like_those_of_the_twin(num_rows: int, num_cells: int, page_size: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = np.flatnonzero(generator.random(num_rows) < 0.8).astype(np.int32)
+    cells = generator.integers(num_cells, size=len(rows)).astype(np.int32)
+    projections = generator.integers(-5, 6, num_rows).astype(np.int32) * np.int32(2**27)
+    native, twin = (
+        kernels.cut_cells(rows, cells, num_cells, projections, page_size),
+        dci_plain.cut_cells(rows, cells, projections, page_size),
+    )
+    for one, other in zip(native, twin, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_config_refuses_what_makes_no_tree() -> None:

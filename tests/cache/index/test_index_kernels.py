@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hoarfrost.cache.index import KeyPages, plain, sketch
+from hoarfrost.cache.index import KeyPages, plain, scoring, sketch
 from hoarfrost.native import index as kernels
 from hoarfrost.native import instruction_sets
 
@@ -112,6 +112,40 @@ def test_estimates_are_near() -> None:
     )
     exact = queries[0] @ (keys[0].numpy() - centre[0]).T * np.log2(np.e)
     assert np.corrcoef(estimates[0].ravel(), exact.ravel())[0, 1] > 0.75
+
+
+@variants
+@settings(max_examples=25, deadline=None)
+@given(
+    num_rows=st.integers(1, 400),
+    head_dim=dims,
+    half=st.booleans(),
+    num_sets=st.integers(1, 3),
+    num_queries=st.integers(1, 5),
+    counts_resident=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_search_finds_the_pages_of_its_twin(
+    variant: str, num_rows: int, head_dim: int, half: bool, num_sets: int, num_queries: int, counts_resident: bool, seed: int
+) -> None:
+    keys, centre, flips = _keys(2, num_rows, head_dim, seed)
+    keys = keys.bfloat16() if half else keys
+    rows = _random_pages(2, num_rows, 16, seed)
+    laid_out, counts = (
+        plain.lay_out(plain.sketch_keys(keys, centre, flips, np.ones(2, np.float32)), rows),
+        (rows >= 0).sum(2, dtype=np.int32),
+    )
+    held = torch.from_numpy(np.maximum(rows, 0).astype(np.int64))
+    pool = torch.cat([keys[head][held[head]] for head in range(2)])
+    pages = KeyPages(pool, torch.arange(len(pool)).view(2, -1))
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randn((2, num_sets, num_queries, head_dim), generator=generator)
+    resident = torch.randn((2, num_sets, num_queries), generator=generator).numpy() * 3 if counts_resident else None
+    num_candidates, num_wanted = min(9, rows.shape[1]), 4
+    native = kernels.search_pages(*laid_out, flips, counts, pool, pages.slots, queries, 0.3, resident, num_candidates, num_wanted, variant)
+    estimates = plain.estimate_log_masses(*laid_out, counts, queries.flatten(1, 2), flips, 0.3).reshape(2, num_sets, num_queries, -1)
+    twin = scoring.search(estimates, queries, 0.3, pages, counts, resident, num_candidates, num_wanted)
+    np.testing.assert_array_equal(native, twin)
 
 
 def _keys(num_heads: int, num_rows: int, head_dim: int, seed: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:

@@ -36,15 +36,22 @@ def test_rows_stay_in_exactly_one_page(name: str, data: st.DataObject) -> None:
     if store.index.num_rows == 0:
         return
     num_pages = data.draw(st.integers(1, 20))
-    queries = torch.randn((num_heads, 3, head_dim), generator=generator)
-    chosen = store.index.select(queries, num_pages, head_dim**-0.5, store.key_pages(), torch.randn((num_heads, 3), generator=generator))
-    assert chosen.shape == (num_heads, num_pages)
+    num_sets = data.draw(st.integers(1, 3))
+    queries = torch.randn((num_heads, num_sets, 3, head_dim), generator=generator)
+    resident, key_pages = torch.randn((num_heads, num_sets, 3), generator=generator), store.key_pages()
+    chosen = store.index.select(queries, num_pages, head_dim**-0.5, key_pages, resident)
+    assert chosen.shape == (num_heads, num_sets, num_pages)
     assert chosen.dtype == np.int32
     counts = store.index.pages().counts
-    for head in range(num_heads):
-        found = chosen[head][chosen[head] >= 0]
+    for head, one in np.ndindex(num_heads, num_sets):
+        found = chosen[head, one][chosen[head, one] >= 0]
         assert len(np.unique(found)) == len(found) == min(num_pages, np.count_nonzero(counts[head]))
         assert (counts[head, found] > 0).all()
+    alone = [
+        store.index.select(queries[:, one : one + 1], num_pages, head_dim**-0.5, key_pages, resident[:, one : one + 1])
+        for one in range(num_sets)
+    ]
+    np.testing.assert_array_equal(chosen, np.concatenate(alone, axis=1), "a set retrieves for itself")
 
 
 @each_index
@@ -52,13 +59,13 @@ def test_rows_stay_in_exactly_one_page(name: str, data: st.DataObject) -> None:
 def test_keys_that_are_all_alike(name: str, make: Callable[..., torch.Tensor]) -> None:
     store = MiniStore(new_index(name, 4), make(2, 50, 16))
     store.insert(make(2, 5, 16))
-    chosen = store.index.select(make(2, 1, 16), 3, 1.0, store.key_pages())
+    chosen = store.index.select(make(2, 1, 1, 16), 3, 1.0, store.key_pages())
     assert (chosen >= 0).all()
 
 
 @each_index
 def test_the_same_input_gives_the_same_pages(name: str) -> None:
-    keys, queries = clustered_keys(2, 700, 32), clustered_keys(2, 4, 32, seed=1)
+    keys, queries = clustered_keys(2, 700, 32), clustered_keys(2, 4, 32, seed=1)[:, None]
     stores = [MiniStore(new_index(name), keys) for _ in range(2)]
     for store in stores:
         store.insert(clustered_keys(2, 30, 32, seed=2))
@@ -71,7 +78,7 @@ def test_the_same_input_gives_the_same_pages(name: str) -> None:
 @each_index
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    keys, queries = clustered_keys(2, 300, 32).to(dtype), clustered_keys(2, 4, 32, seed=1).to(dtype)
+    keys, queries = clustered_keys(2, 300, 32).to(dtype), clustered_keys(2, 4, 32, seed=1)[:, None].to(dtype)
     half, full = MiniStore(new_index(name), keys), MiniStore(new_index(name), keys.float())
     np.testing.assert_array_equal(half.index.pages().rows, full.index.pages().rows)
     chosen = [store.index.select(queries, 5, 0.2, store.key_pages()) for store in (half, full)]
@@ -86,7 +93,7 @@ def test_finds_what_was_hidden(name: str) -> None:
         store.insert(clustered_keys(2, 24, 64, seed=seed + 10))
     key_pages, table, misses = store.key_pages(), store.index.pages(), 0
     for row in range(0, 1072, 67):
-        chosen = store.index.select(4 * store.keys[:, row : row + 1], 4, 0.125, key_pages)
+        chosen = store.index.select(4 * store.keys[:, None, row : row + 1], 4, 0.125, key_pages)[:, 0]
         misses += sum(row not in table.rows[head, chosen[head]] for head in range(2))
     assert misses <= 1
 
@@ -120,9 +127,11 @@ def test_bad_input_is_refused_and_changes_nothing(name: str) -> None:
         with pytest.raises(InvalidInput, match="truncate"):
             index.truncate(num_rows)
     with pytest.raises(InvalidInput, match="num_pages"):
-        index.select(torch.ones(2, 1, 16), 0, 1.0, store.key_pages())
+        index.select(torch.ones(2, 1, 1, 16), 0, 1.0, store.key_pages())
     with pytest.raises(InvalidInput, match="queries"):
-        index.select(torch.ones(2, 1, 8), 1, 1.0, store.key_pages())
+        index.select(torch.ones(2, 1, 1, 8), 1, 1.0, store.key_pages())
+    with pytest.raises(InvalidInput, match="queries"):
+        index.select(torch.ones(2, 1, 16), 1, 1.0, store.key_pages())
     store.check()
 
 
@@ -139,11 +148,11 @@ def test_a_query_that_looks_at_resident_rows_has_less_of_a_say(name: str) -> Non
     """Two queries want different pages; the one whose softmax lies on sinks and window yields."""
     keys = torch.zeros(1, 64, 16)
     keys[0, :16, 0], keys[0, 32:48, 1] = 6.0, 6.0
-    queries = torch.zeros(1, 2, 16)
-    queries[0, 0, 0], queries[0, 1, 1] = 1.0, 1.0
+    queries = torch.zeros(1, 1, 2, 16)
+    queries[0, 0, 0, 0], queries[0, 0, 1, 1] = 1.0, 1.0
     store = MiniStore(new_index(name), keys)
-    resident = torch.tensor([[[20.0, 0.0]], [[0.0, 20.0]]])
-    wanted = [store.index.select(queries, 1, 1.0, store.key_pages(), one)[0, 0] for one in resident]
+    resident = torch.tensor([[[[20.0, 0.0]]], [[[0.0, 20.0]]]])
+    wanted = [store.index.select(queries, 1, 1.0, store.key_pages(), one)[0, 0, 0] for one in resident]
     rows = store.index.pages().rows[0]
     assert keys[0, rows[wanted[0], 0], 1] == 6
     assert keys[0, rows[wanted[1], 0], 0] == 6

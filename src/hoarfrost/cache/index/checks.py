@@ -36,8 +36,10 @@ def not_finite() -> InvalidInput:
 
 
 def check_query(queries: Tensor, like: tuple[int, int], num_pages: int) -> None:
-    if queries.ndim != 3 or (queries.shape[0], queries.shape[2]) != like or not queries.is_floating_point():
-        raise InvalidInput(f"The queries are {queries.dtype} {tuple(queries.shape)}; this index takes floats [{like[0]}, rows, {like[1]}].")
+    if queries.ndim != 4 or (queries.shape[0], queries.shape[3]) != like or not queries.is_floating_point():
+        raise InvalidInput(
+            f"The queries are {queries.dtype} {tuple(queries.shape)}; this index takes floats [{like[0]}, sets, queries, {like[1]}]."
+        )
     if not torch.isfinite(queries).all():
         raise InvalidInput("The queries hold NaN or infinity. Check the model's weights, or load it in a wider dtype.")
     if num_pages < 1:

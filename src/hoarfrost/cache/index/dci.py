@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
+from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_shape, check_truncation
 from hoarfrost.cache.index.dci_tree import DciTree, levels_of
 from hoarfrost.cache.index.lift import project_query, random_direction
 from hoarfrost.cache.index.page_rows import PageRows
@@ -76,10 +76,13 @@ class DciIndex:
         return self._rows.num_rows
 
     def build(self, keys: Tensor, queries: Tensor | None = None) -> None:
-        check_keys(keys)
+        check_shape(keys)
+        squared_radii = kernels.largest_squared_lengths(keys)
+        if not np.isfinite(squared_radii).all():
+            check_keys(keys)
         num_heads, num_rows, self._head_dim = keys.shape
         self._direction = random_direction(self._head_dim, self.config.seed)
-        self._squared_radii = kernels.largest_squared_lengths(keys)
+        self._squared_radii = squared_radii
         levels = levels_of(num_rows, self.config.first_ratio, self.config.other_ratio)
         self._trees = []
         for head in range(num_heads):
@@ -103,8 +106,12 @@ class DciIndex:
         table = self._rows.table
         projected = project_query(wanted, self._direction)
         breadth = self.config.breadth(self.num_rows, num_pages)
-        scores = kernels.search_trees(self._trees, table.rows, table.counts, keys.pool, keys.slots, wanted, projected, breadth)
-        return merged_by_rank(scores, table.counts, num_pages)
+        num_heads, num_sets, num_queries, head_dim = wanted.shape
+        scores = kernels.search_trees(
+            self._trees, table.rows, table.counts, keys.pool, keys.slots, wanted.reshape(num_heads, -1, head_dim),
+            projected.reshape(num_heads, -1), breadth,
+        )  # fmt: skip
+        return kernels.merge_by_rank(scores.reshape(num_heads, num_sets, num_queries, -1), table.counts, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, (len(self._trees), self._head_dim))
@@ -171,20 +178,3 @@ class DciIndex:
 def len_of_used(counts: NDArray[np.int32]) -> int:
     """One more than the last page in use."""
     return int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 0
-
-
-def merged_by_rank(scores: NDArray[np.float32], counts: NDArray[np.int32], num_pages: int) -> NDArray[np.int32]:
-    """The best pages of R lists `scores [Hkv, R, P]` in turn, repeats left out: int32 `[Hkv, num_pages]`.
-
-    Pages that no query came across follow, so that as many are returned as there are.
-    """
-    seen = np.where(counts[:, None] > 0, scores, np.nan)
-    order = np.argsort(-np.nan_to_num(seen, nan=-np.inf), axis=2, kind="stable")[:, :, :num_pages]
-    found = np.full((len(scores), num_pages), -1, np.int32)
-    for head in range(len(scores)):
-        ranked = order[head].T.ravel()
-        _, first = np.unique(ranked, return_index=True)
-        distinct = ranked[np.sort(first)]
-        chosen = distinct[counts[head, distinct] > 0][:num_pages]
-        found[head, : len(chosen)] = chosen
-    return found

@@ -53,9 +53,9 @@ class DciTree:
         members = [np.flatnonzero(levels == level).astype(np.int32) for level in range(int(levels.max(initial=-1)) + 1)]
         for level in range(len(members) - 1, -1, -1):
             cells = self._cells_for(lifted, members, level)
-            pages, owners = _cut(members[level], cells, projections, page_size)
-            for page, cell in enumerate(owners):
-                self.cell_pages[cell].append(num_pages + page)
+            pages, owners = kernels.cut_cells(members[level], cells, len(self.cell_pages), projections, page_size)
+            for page, cell in enumerate(owners.tolist(), num_pages):
+                self.cell_pages[cell].append(page)
             num_pages += len(pages)
             parts.append(pages)
         self.rows = np.concatenate(parts) if parts else np.empty((0, page_size), np.int32)
@@ -117,19 +117,3 @@ class DciTree:
         num_listed = sum(map(len, self.cell_pages)) + len(self.cell_pages)
         arrays = (self.projections, self.child_cells, self.levels, self._lowest_pivots, self._lowest_cells)
         return sum(array.nbytes for array in arrays) + 16 * num_listed
-
-
-def _cut(
-    rows: NDArray[np.int32], cells: NDArray[np.int32], projections: NDArray[np.int32], page_size: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Pages `[P, S]` of the rows of each cell, along their projections, cells in order; and the cell of each page."""
-    order = np.argsort(cells.astype(np.int64) << 32 | (projections[rows].astype(np.int64) + 2**31), kind="stable")
-    owners, starts, sizes = np.unique(cells[order], return_index=True, return_counts=True)
-    num_pages = -(-sizes // page_size)
-    place = np.arange(len(rows)) - np.repeat(starts, sizes)
-    size, cut = np.repeat(sizes, sizes), np.repeat(num_pages, sizes)
-    page = place * cut // size
-    slot = place - -(-page * size // cut)
-    pages = np.full((int(num_pages.sum()), page_size), -1, np.int32)
-    pages[np.repeat(np.cumsum(num_pages) - num_pages, sizes) + page, slot] = rows[order]
-    return pages, np.repeat(owners, num_pages).astype(np.int32)

@@ -23,7 +23,7 @@ from torch import Tensor
 from hoarfrost.cache.index.checks import check_page_size, check_query, check_shape, check_truncation
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
-from hoarfrost.cache.index.scoring import best_candidates, best_pages, page_log_masses
+from hoarfrost.cache.index.scoring import in_log2
 from hoarfrost.cache.index.self_check import prefers_order
 from hoarfrost.cache.index.sketch import random_flips
 from hoarfrost.cache.index.sketched_pages import SketchedPages
@@ -88,11 +88,8 @@ class IceIndex:
     ) -> NDArray[np.int32]:
         counts = self._rows.table.counts
         check_query(queries, self._sketches.shape, num_pages)
-        estimates = self._sketches.estimate_log_masses(queries, scale, counts)
         num_candidates = min(num_pages * self.config.candidates_per_page, counts.shape[1])
-        candidates = best_pages(estimates, resident_log_mass, num_candidates)
-        exact = page_log_masses(queries, scale, keys, counts, candidates)
-        return best_candidates(estimates, exact, candidates, resident_log_mass, num_pages)
+        return self._sketches.search(queries, scale, keys, counts, in_log2(resident_log_mass), num_candidates, num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_shape(new_keys, self._sketches.shape)

@@ -15,7 +15,7 @@ from torch import Tensor
 from hoarfrost.cache.index.checks import check_keys, check_page_size, check_query, check_truncation
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
-from hoarfrost.cache.index.scoring import LOG2_E, best_pages, page_log_masses
+from hoarfrost.cache.index.scoring import LOG2_E, all_log_masses, best_pages, in_log2
 from hoarfrost.native.index import Masses
 
 
@@ -45,12 +45,12 @@ class QuestIndex:
     ) -> NDArray[np.int32]:
         check_query(queries, self._shape, num_pages)
         wanted = queries.detach().to("cpu", torch.float32) * (scale * LOG2_E)
-        least, largest = self._bounds.transpose(2, 3)
+        least, largest = self._bounds.transpose(2, 3)[:, :, None]
         bounds = torch.matmul(wanted.clamp_min(0), largest) + torch.matmul(wanted.clamp_max(0), least)
-        counts = self._rows.table.counts[:, None, :]
+        counts = self._rows.table.counts[:, None, None, :]
         with np.errstate(divide="ignore"):
-            masses: Masses = np.where(counts > 0, bounds[:, :, : counts.shape[2]].numpy() + np.log2(counts.astype(np.float32)), -np.inf)
-        return best_pages(masses, resident_log_mass, num_pages)
+            masses: Masses = np.where(counts > 0, bounds[..., : counts.shape[3]].numpy() + np.log2(counts.astype(np.float32)), -np.inf)
+        return best_pages(masses, in_log2(resident_log_mass), num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, self._shape)
@@ -124,8 +124,8 @@ class ExactIndex:
     ) -> NDArray[np.int32]:
         table = self._rows.table
         check_query(queries, (table.rows.shape[0], self._head_dim), num_pages)
-        masses = page_log_masses(queries, scale, keys, table.counts)
-        return best_pages(masses, resident_log_mass, num_pages)
+        masses = all_log_masses(queries, scale, keys, table.counts)
+        return best_pages(masses, in_log2(resident_log_mass), num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_keys(new_keys, (self._rows.table.rows.shape[0], self._head_dim))

@@ -95,16 +95,17 @@ class PageIndex(Protocol):
     def select(
         self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
     ) -> NDArray[np.int32]:
-        """The `num_pages` pages per KV head that together matter most to the queries: int32 `[Hkv, num_pages]`, best first, -1 = none.
+        """Per KV head and set of queries the `num_pages` pages that matter most: int32 `[Hkv, L, num_pages]`, best first, -1 = none.
 
         Args:
-            queries: `[Hkv, R, D]`: the query heads of a KV head's group times the rows of the round. One set of pages serves all R: a
-                page counts with the sum of the softmax probabilities that the R queries give to its rows.
+            queries: `[Hkv, L, R, D]`: L sets, each of which retrieves for itself (the rows of a tree, say, or all of them as one set). The
+                pages of a set serve all its R queries (the query heads of a KV head's group): a page counts with the sum of the softmax
+                probabilities that they give to its rows.
             num_pages: 1 or more.
             scale: what query-key products are multiplied with before the softmax.
             keys: the store's keys, laid out as `pages()` says.
-            resident_log_mass: float32 `[Hkv, R]`: the log of the sum of exponentials over the rows that are attended to in any case (sinks,
-                window); a query that looks mostly there has less of a say. None: it is left out of the softmax.
+            resident_log_mass: float32 `[Hkv, L, R]`: the log of the sum of exponentials over the rows that are attended to in any case
+                (sinks, window); a query that looks mostly there has less of a say. None: it is left out of the softmax.
         """
         ...
 

@@ -21,46 +21,74 @@ from hoarfrost.native.index import Masses
 LOG2_E = math.log2(math.e)
 
 
-def page_log_masses(
-    queries: Tensor, scale: float, keys: KeyPages, counts: NDArray[np.int32], pages: NDArray[np.int32] | None = None
-) -> Masses:
+def page_log_masses(queries: Tensor, scale: float, keys: KeyPages, counts: NDArray[np.int32], pages: NDArray[np.int32]) -> Masses:
     """The log2 of the sum of exponentials over the rows of pages: float32 `[Hkv, R, C]`, -inf for empty pages.
 
     Args:
         queries: `[Hkv, R, D]`.
         counts: int32 `[Hkv, P]`, rows per page.
-        pages: int32 `[Hkv, C]`, which pages, -1 = none; all P by default.
+        pages: int32 `[Hkv, C]`, which pages, -1 = none.
     """
-    if pages is None:
-        pages = np.repeat(np.arange(counts.shape[1], dtype=np.int32)[None], len(counts), axis=0)
     if not kernels.can_score(keys.pool):
         return plain.page_log_masses(queries, scale, keys, counts, pages)
     scaled = (queries.detach().to("cpu", torch.float32) * (scale * LOG2_E)).contiguous().numpy()
     return kernels.page_log_masses(scaled, keys.pool, keys.slots, counts, pages)
 
 
-def total_log_masses(log_masses: Masses, resident_log_mass: Tensor | None) -> Masses:
-    """The log2 of what the queries' probabilities are shares of, float32 `[Hkv, R]`; `resident_log_mass` is a natural logarithm."""
+def all_log_masses(queries: Tensor, scale: float, keys: KeyPages, counts: NDArray[np.int32]) -> Masses:
+    """`page_log_masses` of all pages, float32 `[Hkv, L, R, P]`, for `queries [Hkv, L, R, D]`."""
+    pages = np.repeat(np.arange(counts.shape[1], dtype=np.int32)[None], len(counts), axis=0)
+    return page_log_masses(queries.flatten(1, 2), scale, keys, counts, pages).reshape(*queries.shape[:3], counts.shape[1])
+
+
+def in_log2(resident_log_mass: Tensor | None) -> Masses | None:
+    """Natural logarithms to base 2, on the CPU."""
+    return (
+        None if resident_log_mass is None else resident_log_mass.detach().to("cpu", torch.float32).contiguous().numpy() * np.float32(LOG2_E)
+    )
+
+
+def total_log_masses(log_masses: Masses, resident: Masses | None) -> Masses:
+    """The log2 of what the queries' probabilities are shares of, float32 `[G, R]`, for `log_masses [G, R, C]` and `resident [G, R]`."""
     totals = kernels.sum_log_masses(log_masses)
-    if resident_log_mass is None:
-        return totals
-    resident = resident_log_mass.detach().to("cpu", torch.float32).numpy() * np.float32(LOG2_E)
-    return np.logaddexp2(totals, resident)
+    return totals if resident is None else np.logaddexp2(totals, resident.reshape(totals.shape))
 
 
-def best_pages(log_masses: Masses, resident_log_mass: Tensor | None, num_pages: int) -> NDArray[np.int32]:
-    """The places int32 `[Hkv, num_pages]` of the pages with the largest summed share of the softmax, best first, -1 = none."""
-    return kernels.rank_pages(log_masses, total_log_masses(log_masses, resident_log_mass), num_pages)
+def best_pages(log_masses: Masses, resident: Masses | None, num_pages: int) -> NDArray[np.int32]:
+    """The pages int32 `[Hkv, L, num_pages]` with the largest summed share of the softmax, best first, -1 = none.
 
-
-def best_candidates(
-    estimates: Masses, exact: Masses, candidates: NDArray[np.int32], resident_log_mass: Tensor | None, num_pages: int
-) -> NDArray[np.int32]:
-    """The best of `candidates int32 [Hkv, C]` by their `exact` masses; the shares count the other pages with their `estimates`.
-
-    Overwrites the candidates' estimates. Where -1 pads the candidates, all pages in use are among them.
+    Args:
+        log_masses: `[Hkv, L, R, P]`. resident: log2 masses `[Hkv, L, R]`.
     """
-    np.put_along_axis(estimates, np.maximum(candidates, 0)[:, None], -np.inf, axis=2)
-    totals = np.logaddexp2(total_log_masses(estimates, resident_log_mass), kernels.sum_log_masses(exact))
+    sets = log_masses.reshape(-1, *log_masses.shape[2:])
+    return kernels.rank_pages(sets, total_log_masses(sets, resident), num_pages).reshape(*log_masses.shape[:2], num_pages)
+
+
+def search(
+    estimates: Masses,
+    queries: Tensor,
+    scale: float,
+    keys: KeyPages,
+    counts: NDArray[np.int32],
+    resident: Masses | None,
+    num_candidates: int,
+    num_pages: int,
+) -> NDArray[np.int32]:
+    """The best `num_pages` of the pages with the best estimates, by their exact masses: int32 `[Hkv, L, num_pages]`.
+
+    The shares count the other pages with their estimates. The plain twin of `kernels.search_pages`; overwrites the candidates' estimates.
+
+    Args:
+        estimates: log2 masses `[Hkv, L, R, P]`. queries: `[Hkv, L, R, D]`. counts: int32 `[Hkv, P]`. resident: log2 masses `[Hkv, L, R]`.
+    """
+    num_sets = estimates.shape[1]
+    candidates = best_pages(estimates, resident, num_candidates).reshape(-1, num_candidates)
+    slots, held = keys.slots.repeat_interleave(num_sets, dim=0), np.repeat(counts, num_sets, axis=0)
+    exact = page_log_masses(queries.flatten(0, 1), scale, KeyPages(keys.pool, slots), held, candidates)
+    rest = estimates.reshape(-1, *estimates.shape[2:])
+    # where -1 pads the candidates, all pages in use are among them
+    np.put_along_axis(rest, np.maximum(candidates, 0)[:, None], -np.inf, axis=2)
+    totals = np.logaddexp2(total_log_masses(rest, resident), kernels.sum_log_masses(exact))
     best = kernels.rank_pages(exact, totals, num_pages)
-    return np.where(best >= 0, np.take_along_axis(candidates, np.maximum(best, 0), axis=1), np.int32(-1))
+    chosen = np.where(best >= 0, np.take_along_axis(candidates, np.maximum(best, 0), axis=1), np.int32(-1))
+    return chosen.reshape(-1, num_sets, num_pages)

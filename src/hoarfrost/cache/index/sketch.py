@@ -23,6 +23,7 @@ from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses
 
 _LOG2_E = math.log2(math.e)
 _LARGEST_ENTRY = np.float32(63)
+_SUM_LANES = 32
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -67,11 +68,12 @@ def sketch(keys: Floats, centre: Floats, flips: Floats, coordinate_scale: float)
 
 
 def _sum_in_lanes(entries: Floats) -> Floats:
-    """The sum over `entries [N, D']`, eight lanes side by side."""
-    lanes = np.zeros((len(entries), 8), np.float32)
-    for start in range(0, entries.shape[1], 8):
-        lanes += entries[:, start : start + 8]
-    for half in (4, 2, 1):
+    """The sum over `entries [N, D']`, 32 lanes side by side."""
+    lanes = np.zeros((len(entries), min(_SUM_LANES, entries.shape[1])), np.float32)
+    for start in range(0, entries.shape[1], _SUM_LANES):
+        lanes += entries[:, start : start + _SUM_LANES]
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]
     return lanes[:, 0]
 

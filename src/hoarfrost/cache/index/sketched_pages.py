@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.cache.index.checks import not_finite
-from hoarfrost.cache.index.protocol import PageChanges
+from hoarfrost.cache.index.protocol import KeyPages, PageChanges
+from hoarfrost.cache.index.scoring import search
 from hoarfrost.cache.index.sketch import num_units
 from hoarfrost.native import index as kernels
 from hoarfrost.native.index import UNIT_ROWS, Masses, Sketches
@@ -52,9 +53,24 @@ class SketchedPages:
         """Takes the sketches of all rows, of which `rows int32 [Hkv, P, S]` says where they lie."""
         self._blocks, self._factors = kernels.lay_out(sketches, rows)
 
-    def estimate_log_masses(self, queries: Tensor, scale: float, counts: NDArray[np.int32]) -> Masses:
-        """log2 of the estimated mass of every page, float32 `[Hkv, R, P]`."""
-        return kernels.estimate_log_masses(self._blocks, self._factors, counts, queries, self.flips, scale)
+    def search(
+        self,
+        queries: Tensor,
+        scale: float,
+        keys: KeyPages,
+        counts: NDArray[np.int32],
+        resident: Masses | None,
+        num_candidates: int,
+        num_pages: int,
+    ) -> NDArray[np.int32]:
+        """The best pages int32 `[Hkv, L, num_pages]` for `queries [Hkv, L, R, D]`; see `scoring.search`."""
+        sketches = (self._blocks, self._factors)
+        if kernels.can_score(keys.pool):
+            return kernels.search_pages(
+                *sketches, self.flips, counts, keys.pool, keys.slots, queries, scale, resident, num_candidates, num_pages
+            )
+        estimates = kernels.estimate_log_masses(*sketches, counts, queries.flatten(1, 2), self.flips, scale)
+        return search(estimates.reshape(*queries.shape[:3], -1), queries, scale, keys, counts, resident, num_candidates, num_pages)
 
     def update(self, changes: PageChanges, first_new: int, new: Sketches | None) -> None:
         """Follows changes in which rows stay in their page; those of `new` are numbered from `first_new` on."""

@@ -1,0 +1,77 @@
+// Cells cut into pages, and lists of pages merged. The plain twins are in src/hoarfrost/cache/index/dci_plain.py.
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "dci.hpp"
+
+namespace hoarfrost {
+
+namespace {
+
+// Higher score first, then lower page: as one integer, whose falling order is that order.
+uint64_t rank_key(float score, size_t page) {
+    const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);
+    const uint32_t ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return static_cast<uint64_t>(ordered) << 32 | (0xFFFFFFFFu - static_cast<uint32_t>(page));
+}
+
+// The best `count` pages of one query, those without a score last, in order; empty pages left out.
+void best_pages(const float* scores, const int32_t* counts, size_t num_pages, size_t count, std::vector<uint64_t>& keys,
+                std::vector<int32_t>& best) {
+    keys.clear();
+    for (size_t page = 0; page < num_pages; ++page)
+        if (counts[page] > 0 && scores[page] > -std::numeric_limits<float>::infinity()) keys.push_back(rank_key(scores[page], page));
+    const size_t found = std::min(count, keys.size());
+    std::partial_sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(found), keys.end(), std::greater<>());
+    best.clear();
+    for (size_t i = 0; i < found; ++i) best.push_back(static_cast<int32_t>(0xFFFFFFFFu - static_cast<uint32_t>(keys[i])));
+    for (size_t page = 0; page < num_pages && best.size() < count; ++page)
+        if (counts[page] > 0 && !(scores[page] > -std::numeric_limits<float>::infinity())) best.push_back(static_cast<int32_t>(page));
+}
+
+}  // namespace
+
+size_t cut_cells(const int32_t* rows, const int32_t* cells, size_t num_rows, size_t num_cells, const int32_t* projections,
+                 size_t page_size, int32_t* pages, int32_t* owners) {
+    std::vector<size_t> starts(num_cells + 1);
+    for (size_t i = 0; i < num_rows; ++i) ++starts[static_cast<size_t>(cells[i]) + 1];
+    for (size_t cell = 0; cell < num_cells; ++cell) starts[cell + 1] += starts[cell];
+    std::vector<size_t> ends(starts.begin(), starts.end() - 1);
+    std::vector<uint64_t> members(num_rows);  // along the projection, then as they come
+    for (size_t i = 0; i < num_rows; ++i) {
+        const uint32_t projection = static_cast<uint32_t>(projections[rows[i]]) ^ 0x80000000u;
+        members[ends[static_cast<size_t>(cells[i])]++] = static_cast<uint64_t>(projection) << 32 | static_cast<uint32_t>(i);
+    }
+    size_t num_pages = 0;
+    for (size_t cell = 0; cell < num_cells; ++cell) {
+        const size_t size = ends[cell] - starts[cell], num_cuts = (size + page_size - 1) / page_size;
+        uint64_t* own = members.data() + starts[cell];
+        std::sort(own, own + size);
+        for (size_t cut = 0; cut < num_cuts; ++cut, ++num_pages) {
+            const size_t first = (cut * size + num_cuts - 1) / num_cuts, last = ((cut + 1) * size + num_cuts - 1) / num_cuts;
+            int32_t* page = pages + num_pages * page_size;
+            std::fill_n(page, page_size, -1);
+            for (size_t i = first; i < last; ++i) page[i - first] = rows[static_cast<uint32_t>(own[i])];
+            owners[num_pages] = static_cast<int32_t>(cell);
+        }
+    }
+    return num_pages;
+}
+
+void merge_by_rank(const float* scores, size_t num_queries, const int32_t* counts, size_t num_pages, size_t num_wanted, int32_t* chosen) {
+    std::vector<std::vector<int32_t>> lists(num_queries);
+    std::vector<uint64_t> keys;
+    for (size_t q = 0; q < num_queries; ++q) best_pages(scores + q * num_pages, counts, num_pages, num_wanted, keys, lists[q]);
+    std::vector<bool> is_chosen(num_pages);
+    size_t num_chosen = 0;
+    for (size_t rank = 0; rank < num_wanted; ++rank)
+        for (size_t q = 0; q < num_queries && num_chosen < num_wanted; ++q) {
+            if (rank >= lists[q].size() || is_chosen[static_cast<size_t>(lists[q][rank])]) continue;
+            is_chosen[static_cast<size_t>(lists[q][rank])] = true;
+            chosen[num_chosen++] = lists[q][rank];
+        }
+    std::fill(chosen + num_chosen, chosen + num_wanted, -1);
+}
+
+}  // namespace hoarfrost
