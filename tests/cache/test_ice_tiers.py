@@ -69,11 +69,7 @@ def test_a_full_disk_is_a_sentence_and_the_cache_as_it_was(tmp_path: Path, monke
     config = replace(SMALL, cold_tier=str(tmp_path))
     twin, store = prefilled(config), prefilled(config)
     real = os.posix_fallocate
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(page_pool.os, "posix_fallocate", full)
+    monkeypatch.setattr(page_pool.os, "posix_fallocate", no_room)
     before = store.length
     with pytest.raises(InvalidInput, match="No space left on device; free some space"):
         decode(store, 200)
@@ -83,6 +79,49 @@ def test_a_full_disk_is_a_sentence_and_the_cache_as_it_was(tmp_path: Path, monke
     decode(twin, rounds)
     store.commit([])  # the window is as short again as it should be
     assert torch.equal(decode(store, 5, seed=900), decode(twin, 5, seed=900)), "the round whose pages found no room still counts"
+
+
+def no_room(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_while_the_prompt_is_read_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, store = new_store(SMALL), new_store(replace(SMALL, cold_tier=str(tmp_path)))
+    for one in (twin, store):
+        feed(one, 40, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(page_pool.os, "posix_fallocate", no_room)
+        with pytest.raises(InvalidInput, match="No space left on device; free some space"):
+            store.commit(range(40))
+        with pytest.raises(InvalidInput, match="No space left on device; free some space"):
+            store.reserve(10_000)
+    twin.commit(range(40))
+    assert (store.length, store.num_paged) == (40, 0), "all rows wait in the window"
+    assert torch.equal(store.rows_in_order(1), twin.rows_in_order(1))
+    torch.testing.assert_close(feed(store, 5, 1), feed(twin, 5, 1))
+    for one in (twin, store):
+        one.commit(range(5))
+    assert store.num_paged == twin.num_paged > 0
+
+
+def test_a_disk_that_is_full_when_decoding_starts_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grouping rows anew takes more pages than lying in order; the second layer is the one that finds no room."""
+    twin, store = new_store(SMALL), new_store(replace(SMALL, cold_tier=str(tmp_path)))
+    for one in (twin, store):
+        feed(one, 90, 0)
+        one.commit(range(90))
+    in_order = [store.rows_in_order(layer) for layer in range(NUM_LAYERS)]
+    pages = store._layers[1]
+    pages.pool._free, held = [], pages.pool._free
+    with monkeypatch.context() as patch:
+        patch.setattr(page_pool.os, "posix_fallocate", no_room)
+        with pytest.raises(InvalidInput, match="No space left on device; free some space"):
+            store.start_decoding()
+    pages.pool._free = held
+    assert all(torch.equal(store.rows_in_order(layer), in_order[layer]) for layer in range(NUM_LAYERS))
+    for one in (twin, store):
+        one.start_decoding()
+    assert torch.equal(decode(store, 12), decode(twin, 12))
 
 
 def test_the_pool_hands_slots_out_and_takes_them_back() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from conftest import save_random_model, tiny_config
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hoarfrost.cache import ice_file
+from hoarfrost.cache import ice_file, page_pool
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.cache.ice_file import save_context
 from hoarfrost.errors import InvalidInput
@@ -79,6 +81,26 @@ def test_files_that_do_not_fit_are_refused(model: PreTrainedModel, tmp_path: Pat
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(InvalidInput, match="no saved context"):
         IceCache.load(path, model)
+
+
+def test_a_full_disk_while_loading_is_a_sentence(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays as it is, and no page file is left behind."""
+    read(model).save(tmp_path / "book", DOCUMENT)
+    before = (tmp_path / "book").read_bytes()
+    (tmp_path / "cold").mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page_pool.os, "posix_fallocate", full)
+        with pytest.raises(InvalidInput, match=r"could not grow .*No space left on device; free some space"):
+            IceCache.load(tmp_path / "book", model, replace(SMALL, cold_tier=str(tmp_path / "cold")))
+    assert (tmp_path / "book").read_bytes() == before
+    gc.collect()
+    assert not list((tmp_path / "cold").iterdir())
+    loaded, _ = IceCache.load(tmp_path / "book", model, replace(SMALL, cold_tier=str(tmp_path / "cold")))
+    assert torch.equal(answer(model, loaded, QUESTIONS[0]), answer(model, read(model), QUESTIONS[0]))
 
 
 def test_saving_leaves_nothing_half_written(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
