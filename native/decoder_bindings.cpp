@@ -1,22 +1,27 @@
-// Bindings of matrices, decoder layers and dense attention. What is built once comes as arrays, checked here; what is called for every layer
-// of every pass comes as addresses, checked by the faces in src/hoarfrost/native, because handing over an array costs as much as such a call.
+// Bindings of matrices, decoder layers, whole stacks of them, and dense attention. What is built once comes as arrays, checked here; what is
+// called in every pass comes as addresses, checked by the faces in src/hoarfrost/native, because handing over an array costs as much as such a
+// call.
 #include "decoder_bindings.hpp"
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "decoder_layer.hpp"
+#include "decoder_stack.hpp"
 #include "dense_attention.hpp"
 
 namespace nb = nanobind;
@@ -61,14 +66,8 @@ std::shared_ptr<Matrix<Weight>> make_matrix(const Array<Bits<Weight>, 2>& weight
 template <class Weight>
 void multiply(const Matrix<Weight>& matrix, Address rows, size_t num_rows, Address out, size_t num_threads) {
     nb::gil_scoped_release unlocked;
-    if constexpr (std::is_same_v<Weight, float>) {
-        matrix.multiply({at<const float>(rows), num_rows, matrix.num_inputs()}, at<float>(out), matrix.num_outputs(), Onto::fresh, num_threads);
-    } else {
-        std::vector<float> widened(num_rows * matrix.num_inputs()), product(num_rows * matrix.num_outputs());
-        for (size_t i = 0; i < widened.size(); ++i) widened[i] = to_float(at<const Weight>(rows)[i]);
-        matrix.multiply({widened.data(), num_rows, matrix.num_inputs()}, product.data(), matrix.num_outputs(), Onto::fresh, num_threads);
-        for (size_t i = 0; i < product.size(); ++i) assign(at<Weight>(out)[i], product[i]);
-    }
+    const Rows<Weight> inputs{at<const Weight>(rows), num_rows, matrix.num_inputs()};
+    matrix.multiply(inputs, at<Weight>(out), matrix.num_outputs(), Onto::fresh, num_threads);
 }
 
 template <class Weight>
@@ -111,6 +110,37 @@ struct DecoderLayer {
 };
 
 template <class Weight>
+StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& layers, const Array<float, 1>& final_norm, float final_eps,
+                                float attention_scale) {
+    require(!layers.empty(), "The stack has no layers.");
+    StackWeights<Weight> stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale};
+    for (const auto* layer : layers) {
+        const LayerShape &shape = layer->shape, &first = stack.shape;
+        require(shape.num_heads == first.num_heads && shape.num_kv_heads == first.num_kv_heads && shape.head_dim == first.head_dim &&
+                    shape.norm_eps == first.norm_eps && layer->weights.input_norm.size() == stack.final_norm.size(),
+                "The layers and the final norm must be of one shape.");
+        require(layer->weights.down != nullptr, "Every layer must have a feed-forward network of its own.");
+        stack.layers.push_back(layer->weights);
+    }
+    require(stack.shape.head_dim % 8 == 0, "Heads must be of a multiple of 8 entries.");
+    return stack;
+}
+
+// (buffer, capacity, length, number of rows, words of the visible rows or 0 for causal, words per row)
+using SegmentNumbers = std::tuple<Address, size_t, size_t, size_t, Address, size_t>;
+
+template <class Weight>
+void run_stack_face(const StackWeights<Weight>& stack, Address hidden, size_t num_rows, Address cos, Address sin,
+                    const std::vector<SegmentNumbers>& segments, std::vector<size_t> taps, Address features, Address out, size_t num_threads) {
+    nb::gil_scoped_release unlocked;
+    StackPass<Weight> pass{num_rows,        at<float>(hidden),    {at<const float>(cos), at<const float>(sin)}, {},
+                           std::move(taps), at<Weight>(features), at<Weight>(out)};
+    for (const auto& [buffer, capacity, length, count, words, words_per_row] : segments)
+        pass.segments.push_back({at<Weight>(buffer), capacity, length, count, at<const uint64_t>(words), words_per_row});
+    run_stack(stack, pass, num_threads);
+}
+
+template <class Weight>
 void bind_weights(nb::module_& module, const std::string& suffix) {
     using Layer = DecoderLayer<Weight>;
     using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
@@ -137,6 +167,26 @@ void bind_weights(nb::module_& module, const std::string& suffix) {
         .def("project", &Layer::project, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a, "values"_a, "num_threads"_a)
         .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
         .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
+    nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str())
+        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a)
+        .def("run", &run_stack_face<Weight>, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "segments"_a, "taps"_a, "features"_a, "out"_a,
+             "num_threads"_a);
+}
+
+template <class Out>
+void rms_norm_face(Address hidden, size_t num_rows, Address weight, size_t width, float eps, Address normed) {
+    nb::gil_scoped_release unlocked;
+    rms_norm(Member{}, {at<const float>(hidden), num_rows, width}, at<const float>(weight), width, eps, at<Out>(normed));
+}
+
+// A matrix of bools as the words of `DenseAttention`.
+std::vector<uint64_t> to_words(const bool* visible, size_t num_rows) {
+    const size_t words_per_row = (num_rows + 63) / 64;
+    std::vector<uint64_t> words(num_rows * words_per_row);
+    for (size_t row = 0; row < num_rows; ++row)
+        for (size_t other = 0; other < num_rows; ++other)
+            words[row * words_per_row + other / 64] |= static_cast<uint64_t>(visible[row * num_rows + other]) << (other % 64);
+    return words;
 }
 
 // Heads, rows and entries of a problem in the order (query heads, KV heads, entries), (query rows, keys).
@@ -145,9 +195,11 @@ void attend(Address queries, size_t query_head_stride, size_t query_row_stride, 
             size_t num_heads, size_t num_kv_heads, size_t head_dim, size_t num_rows, size_t num_keys, Address visible, bool is_causal, float scale,
             Address out, size_t num_threads) {
     nb::gil_scoped_release unlocked;
+    const auto words = visible == 0 ? std::vector<uint64_t>() : to_words(at<const bool>(visible), num_rows);
+    const uint64_t* rows_seen = visible == 0 ? nullptr : words.data();
     attend_dense<Stored>({at<const Stored>(queries), at<const Stored>(keys), at<const Stored>(values), query_head_stride, query_row_stride,
-                          kv_head_stride, num_heads, num_kv_heads, head_dim, num_rows, num_keys, at<const bool>(visible), is_causal, scale,
-                          at<Stored>(out)},
+                          kv_head_stride, num_heads, num_kv_heads, head_dim, num_rows, num_keys, rows_seen, (num_rows + 63) / 64, is_causal,
+                          scale, at<Stored>(out)},
                          num_threads);
 }
 
@@ -167,6 +219,8 @@ void bind_decoder(nb::module_& module) {
     bind_weights<BFloat16>(module, "BFloat16");
     module.def("attend_dense_float32", &attend<float>);
     module.def("attend_dense_bfloat16", &attend<BFloat16>);
+    module.def("rms_norm_float32", &rms_norm_face<float>);
+    module.def("rms_norm_bfloat16", &rms_norm_face<BFloat16>);
     module.def("copy_rows", &copy_rows);
 }
 

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <memory>
 
 #include "instruction_set.hpp"
 #include "lanes.hpp"
-#include "team.hpp"
 
 namespace hoarfrost {
 
@@ -114,8 +112,9 @@ HOARFROST_INLINE void hide(const Task<Stored>& task) {
     for (size_t row = 0; row < task.count; ++row) {
         const size_t query_row = task.query_row_of(row);
         float* own = task.scores + row * task.score_stride + problem.num_keys - problem.num_rows;
+        const uint64_t* words = problem.visible == nullptr ? nullptr : problem.visible + query_row * problem.words_per_row;
         for (size_t key = 0; key < problem.num_rows; ++key)
-            if (problem.visible == nullptr ? key > query_row : !problem.visible[query_row * problem.num_rows + key]) own[key] = -infinity;
+            if (words == nullptr ? key > query_row : (words[key / 64] >> (key % 64) & 1) == 0) own[key] = -infinity;
     }
 }
 
@@ -195,7 +194,7 @@ HOARFROST_INLINE void deliver(const Task<Stored>& task) {
 }
 
 template <class Stored>
-HOARFROST_INLINE void run_task(const Task<Stored>& task) {
+HOARFROST_INLINE void run_steps(const Task<Stored>& task) {
     gather_queries(task);
     score(task);
     hide(task);
@@ -204,42 +203,70 @@ HOARFROST_INLINE void run_task(const Task<Stored>& task) {
     deliver(task);
 }
 
-}  // namespace
+// How a problem is cut into tasks.
+struct Cut {
+    size_t score_stride, rows_per_head, tasks_per_head, rows_per_task, num_tasks;
+};
 
 template <class Stored>
-void attend_dense(const DenseAttention<Stored>& problem, size_t num_threads) {
+Cut cut(const DenseAttention<Stored>& problem) {
     const size_t score_stride = (problem.num_keys + lanes - 1) / lanes * lanes;
     const size_t rows_per_head = problem.num_heads / problem.num_kv_heads * problem.num_rows;
     const size_t fitting = std::max<size_t>(scores_bytes / (sizeof(float) * score_stride) / 6 * 6, 6);
-    const size_t tasks_per_head = (rows_per_head + fitting - 1) / fitting;
-    const size_t rows_per_task = std::min(((rows_per_head + tasks_per_head - 1) / tasks_per_head + 5) / 6 * 6, rows_per_head);
-    const size_t num_tasks = problem.num_kv_heads * tasks_per_head, room = rows_per_task * (2 * problem.head_dim + 1 + score_stride);
-    const size_t work_per_task = std::max<size_t>(1, 2 * rows_per_task * problem.num_keys * problem.head_dim);
-    split_among_team(num_threads, num_tasks, (least_work + work_per_task - 1) / work_per_task, [&](size_t begin, size_t end) {
-        const auto memory = std::make_unique_for_overwrite<float[]>(room);
-        for (size_t index = begin; index < end; ++index) {
-            const size_t kv_head = index / tasks_per_head, first = index % tasks_per_head * rows_per_task;
-            if (first >= rows_per_head) continue;
-            float* queries = memory.get();
-            float* mixed = queries + rows_per_task * problem.head_dim;
-            float* sums = mixed + rows_per_task * problem.head_dim;
-            const Task<Stored> task{problem,
-                                    kv_head,
-                                    first,
-                                    std::min(rows_per_task, rows_per_head - first),
-                                    problem.keys + kv_head * problem.kv_head_stride,
-                                    problem.values + kv_head * problem.kv_head_stride,
-                                    score_stride,
-                                    queries,
-                                    sums + rows_per_task,
-                                    sums,
-                                    mixed};
-            run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA { run_task(task); });
-        }
-    });
+    const size_t most_tasks = (rows_per_head + fitting - 1) / fitting;
+    const size_t rows_per_task = std::min(((rows_per_head + most_tasks - 1) / most_tasks + 5) / 6 * 6, rows_per_head);
+    const size_t tasks_per_head = (rows_per_head + rows_per_task - 1) / rows_per_task;
+    return {score_stride, rows_per_head, tasks_per_head, rows_per_task, problem.num_kv_heads * tasks_per_head};
 }
 
-template void attend_dense(const DenseAttention<float>&, size_t);
-template void attend_dense(const DenseAttention<BFloat16>&, size_t);
+struct TaskMemory;
+
+template <class Stored>
+void run_task(const DenseAttention<Stored>& problem, const Cut& cut, size_t index) {
+    const size_t kv_head = index / cut.tasks_per_head, first = index % cut.tasks_per_head * cut.rows_per_task;
+    float* queries = kept_memory<TaskMemory, float>(cut.rows_per_task * (2 * problem.head_dim + 1 + cut.score_stride));
+    float* mixed = queries + cut.rows_per_task * problem.head_dim;
+    float* sums = mixed + cut.rows_per_task * problem.head_dim;
+    const Task<Stored> task{problem,
+                            kv_head,
+                            first,
+                            std::min(cut.rows_per_task, cut.rows_per_head - first),
+                            problem.keys + kv_head * problem.kv_head_stride,
+                            problem.values + kv_head * problem.kv_head_stride,
+                            cut.score_stride,
+                            queries,
+                            sums + cut.rows_per_task,
+                            sums,
+                            mixed};
+    run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA { run_steps(task); });
+}
+
+}  // namespace
+
+template <class Stored>
+void attend_dense(const DenseAttention<Stored>* problems, size_t num_problems, std::atomic<size_t>& next) {
+    size_t index = next++, first = 0;  // the first task of the problem
+    for (size_t p = 0; p < num_problems; ++p) {
+        const Cut tasks = cut(problems[p]);
+        for (; index < first + tasks.num_tasks; index = next++) run_task(problems[p], tasks, index - first);
+        first += tasks.num_tasks;
+    }
+}
+
+template <class Stored>
+void attend_dense(const DenseAttention<Stored>& problem, size_t num_threads) {
+    const Cut tasks = cut(problem);
+    const size_t work = 2 * tasks.rows_per_head * problem.num_kv_heads * problem.num_keys * problem.head_dim;
+    std::atomic<size_t> next = 0;
+    run_team(std::min({num_threads, tasks.num_tasks, (work + least_work - 1) / least_work}),
+             [&](const Member&) { attend_dense(&problem, 1, next); });
+}
+
+#define HOARFROST_INSTANTIATE(Stored)                                                        \
+    template void attend_dense(const DenseAttention<Stored>*, size_t, std::atomic<size_t>&); \
+    template void attend_dense(const DenseAttention<Stored>&, size_t);
+HOARFROST_INSTANTIATE(float)
+HOARFROST_INSTANTIATE(BFloat16)
+#undef HOARFROST_INSTANTIATE
 
 }  // namespace hoarfrost

@@ -5,9 +5,12 @@
 // for bit, as it would one by one after its own ancestors.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 #include "bfloat16.hpp"
+#include "team.hpp"
 
 namespace hoarfrost {
 
@@ -18,12 +21,19 @@ struct DenseAttention {
     size_t query_head_stride, query_row_stride, kv_head_stride;
     size_t num_heads, num_kv_heads, head_dim;  // head_dim: a multiple of 8
     size_t num_rows, num_keys;                 // the last num_rows keys are the query rows' own
-    const bool* visible;                       // [num_rows, num_rows] among those; null: see is_causal
-    bool is_causal;                            // without `visible`: up to itself, or all of them
+    // Which of the query rows each of them sees: bit j % 64 of word j // 64 of row i is set iff row i sees row j; null: see is_causal.
+    const uint64_t* visible;
+    size_t words_per_row;
+    bool is_causal;  // without `visible`: up to itself, or all of them
     float scale;
     Stored* out;  // [num_rows, num_heads, head_dim]
 };
 
+// Works at several problems, on every member of a team that calls this with the same `next`, which is 0 before: who is free takes the next task.
+template <class Stored>
+void attend_dense(const DenseAttention<Stored>* problems, size_t num_problems, std::atomic<size_t>& next);
+
+// The whole problem, on as many threads as are worth waking.
 template <class Stored>
 void attend_dense(const DenseAttention<Stored>& problem, size_t num_threads);
 

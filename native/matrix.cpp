@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "lanes.hpp"
-#include "team.hpp"
+#include "rms_norm.hpp"
 
 namespace hoarfrost {
 
 namespace {
 
 constexpr size_t max_tile_rows = 5;    // 5 x 2 sums, 2 weights and 1 input leave registers for addresses among the 16 of AVX2
+constexpr size_t most_together = 6;    // rows that are one tile if there are no more
 constexpr size_t block_rows = 48;      // rows that pass a panel while it is in the nearest cache
 constexpr size_t least_work = 1 << 15;  // multiply-adds that are worth waking another thread
 constexpr size_t stream_ahead = 4096;     // bytes: one stream of plain loads leaves half of what the memory could give unused
@@ -19,19 +21,43 @@ constexpr std::align_val_t alignment{64};
 
 size_t lanes_of(InstructionSet instruction_set) { return instruction_set == InstructionSet::avx512 ? 16 : 8; }
 
-struct Problem {
+// A few rows' product. `tiles` holds the rows as `lay_out` leaves them.
+struct Block {
+    const float* tiles;
+    size_t num_rows, num_inputs, num_outputs;
     const float* bias;  // null: none
-    size_t num_inputs, num_outputs;
-    FloatRows rows;
-    float* out;
+    float* out;         // or, where this is null, `rounded_out`
+    BFloat16* rounded_out;
     size_t out_stride;
     Onto onto;
 };
 
-// A few rows input by input: entry (row, input) at `input * num_rows + row`. So a tile reads its rows, too, from front to back.
-void interleave(const float* rows, size_t row_stride, size_t num_rows, size_t num_inputs, float* tile) {
-    for (size_t r = 0; r < num_rows; ++r)
-        for (size_t i = 0; i < num_inputs; ++i) tile[i * num_rows + r] = rows[r * row_stride + i];
+// The height of the next tile of a block. Up to most_together rows are one tile; else heights are nearly equal, so that no tile is left with a
+// row or two.
+size_t next_height(size_t num_rows, size_t num_rows_left) {
+    if (num_rows <= most_together) return num_rows;
+    const size_t num_tiles = (num_rows_left + max_tile_rows - 1) / max_tile_rows;
+    return (num_rows_left + num_tiles - 1) / num_tiles;
+}
+
+// The rows from `first` on as tiles, one behind the other; each holds its rows input by input: entry (row, input) at `input * height + row`. So a
+// tile reads its rows, too, from front to back.
+template <class Row>
+HOARFROST_INLINE void lay_out(const Rows<Row>& rows, size_t first, size_t num_rows, size_t num_inputs, float* tile) {
+    for (size_t done = 0; done < num_rows;) {
+        const size_t height = next_height(num_rows, num_rows - done);
+        for (size_t r = 0; r < height; ++r) {
+            const Row* row = rows.data + (first + done + r) * rows.stride;
+            if (rows.norm_weight == nullptr) {
+                for (size_t i = 0; i < num_inputs; ++i) tile[i * height + r] = to_float(row[i]);
+            } else {
+                const float scale = norm_scale(row, num_inputs, rows.norm_eps);
+                for (size_t i = 0; i < num_inputs; ++i) tile[i * height + r] = to_float(row[i]) * scale * rows.norm_weight[i];
+            }
+        }
+        done += height;
+        tile += height * num_inputs;
+    }
 }
 
 // Asks for a cache line that will be read soon. Harmless where it lies behind the end.
@@ -68,123 +94,101 @@ HOARFROST_INLINE void multiply_tile(const float* tile, const Weight* panels, siz
         for (size_t c = 0; c < 2 * num_panels; ++c) totals[r][c].store(sums + (r * 2 * num_panels + c) * lanes);
 }
 
-HOARFROST_INLINE void deliver(const Problem& problem, size_t first_row, size_t num_rows, size_t first_output, size_t width,
-                              const float* sums) {
-    const size_t count = std::min(width, problem.num_outputs - first_output);
+HOARFROST_INLINE void deliver(const Block& block, size_t first_row, size_t num_rows, size_t first_output, size_t width, const float* sums) {
+    const size_t count = std::min(width, block.num_outputs - first_output);
     for (size_t r = 0; r < num_rows; ++r, sums += width) {
-        float* out = problem.out + (first_row + r) * problem.out_stride + first_output;
+        const size_t place = (first_row + r) * block.out_stride + first_output;
         for (size_t j = 0; j < count; ++j) {
-            const float sum = problem.bias == nullptr ? sums[j] : sums[j] + problem.bias[first_output + j];
-            out[j] = problem.onto == Onto::sum ? out[j] + sum : sum;
+            const float sum = block.bias == nullptr ? sums[j] : sums[j] + block.bias[first_output + j];
+            if (block.out == nullptr)
+                assign(block.rounded_out[place + j], sum);
+            else
+                block.out[place + j] = block.onto == Onto::sum ? block.out[place + j] + sum : sum;
         }
     }
 }
 
 // `weights` are those of panel `panel` and the ones behind it.
 template <size_t num_rows, size_t num_panels, size_t lanes, class Weight>
-HOARFROST_INLINE void run_tile(const Problem& problem, const float* tile, const Weight* weights, const Weight* ahead, size_t first_row,
+HOARFROST_INLINE void run_tile(const Block& block, const float* tile, const Weight* weights, const Weight* ahead, size_t first_row,
                                size_t panel) {
     constexpr size_t width = 2 * lanes;
     alignas(64) float sums[num_rows * num_panels * width];
-    multiply_tile<num_rows, num_panels, lanes>(tile, weights, problem.num_inputs, ahead, sums);
-    deliver(problem, first_row, num_rows, panel * width, num_panels * width, sums);
+    multiply_tile<num_rows, num_panels, lanes>(tile, weights, block.num_inputs, ahead, sums);
+    deliver(block, first_row, num_rows, panel * width, num_panels * width, sums);
 }
 
-// The heights of the tiles that `num_rows` rows are cut into: nearly equal, so that no tile is left with a row or two.
-size_t next_height(size_t num_rows_left) {
-    const size_t num_tiles = (num_rows_left + max_tile_rows - 1) / max_tile_rows;
-    return (num_rows_left + num_tiles - 1) / num_tiles;
-}
-
-// One panel for a block of rows; `tiles` holds its tiles one behind the other. The first tile reads the panel from memory, the others find it in
-// the nearest cache and leave the memory idle: the last one fetches the next panel.
+// One panel for all tiles. The first tile reads the panel from memory, the others find it in the nearest cache and leave the memory idle: the
+// last one fetches the next panel.
 template <size_t lanes, class Weight>
-HOARFROST_INLINE void run_panel(const Problem& problem, const float* tiles, const Weight* weights, size_t row, size_t last_row, size_t panel) {
-    const size_t first_row = row;
-    while (row < last_row) {
-        const size_t height = next_height(last_row - row);
-        const Weight* ahead = row == first_row ? weights + stream_ahead / sizeof(Weight) : nullptr;
-        if (row > first_row && row + height == last_row) ahead = weights + problem.num_inputs * 2 * lanes;
+HOARFROST_INLINE void run_panel(const Block& block, const Weight* weights, size_t panel) {
+    const float* tile = block.tiles;
+    for (size_t row = 0; row < block.num_rows;) {
+        const size_t height = next_height(block.num_rows, block.num_rows - row);
+        const Weight* ahead = row == 0 ? weights + stream_ahead / sizeof(Weight) : nullptr;
+        if (row > 0 && row + height == block.num_rows) ahead = weights + block.num_inputs * 2 * lanes;
         switch (height) {
-            case 1: run_tile<1, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
-            case 2: run_tile<2, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
-            case 3: run_tile<3, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
-            case 4: run_tile<4, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
-            default: run_tile<max_tile_rows, 1, lanes>(problem, tiles, weights, ahead, row, panel); break;
+            case 1: run_tile<1, 1, lanes>(block, tile, weights, ahead, row, panel); break;
+            case 2: run_tile<2, 1, lanes>(block, tile, weights, ahead, row, panel); break;
+            case 3: run_tile<3, 1, lanes>(block, tile, weights, ahead, row, panel); break;
+            case 4: run_tile<4, 1, lanes>(block, tile, weights, ahead, row, panel); break;
+            default: run_tile<max_tile_rows, 1, lanes>(block, tile, weights, ahead, row, panel); break;
         }
         row += height;
-        tiles += height * problem.num_inputs;
+        tile += height * block.num_inputs;
     }
 }
 
 // One tile in all. Few rows leave too few sums to hide the latency of an addition: they take several panels at once.
 template <size_t num_rows, size_t num_together, size_t lanes, class Weight>
-HOARFROST_INLINE void run_few_rows(const Problem& problem, const Weight* panels, size_t panel, size_t last_panel) {
-    const size_t panel_size = problem.num_inputs * 2 * lanes;
-    const auto room = std::make_unique_for_overwrite<float[]>(num_rows * problem.num_inputs);
-    interleave(problem.rows.data, problem.rows.stride, num_rows, problem.num_inputs, room.get());
+HOARFROST_INLINE void run_few_rows(const Block& block, const Weight* panels, size_t panel, size_t last_panel) {
+    const size_t panel_size = block.num_inputs * 2 * lanes;
     for (; panel + num_together <= last_panel; panel += num_together) {
         const Weight* weights = panels + panel * panel_size;
-        run_tile<num_rows, num_together, lanes>(problem, room.get(), weights, weights + stream_ahead / sizeof(Weight), 0, panel);
+        run_tile<num_rows, num_together, lanes>(block, block.tiles, weights, weights + stream_ahead / sizeof(Weight), 0, panel);
     }
     for (; panel < last_panel; ++panel) {
         const Weight* weights = panels + panel * panel_size;
-        run_tile<num_rows, 1, lanes>(problem, room.get(), weights, weights + stream_ahead / sizeof(Weight), 0, panel);
-    }
-}
-
-// Rows in blocks, so that a block's rows stay in the cache while all panels pass.
-template <size_t lanes, class Weight>
-HOARFROST_INLINE void run_blocks(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
-    const size_t num_inputs = problem.num_inputs, num_rows = problem.rows.count, panel_size = num_inputs * 2 * lanes;
-    const auto tiles = std::make_unique_for_overwrite<float[]>(std::min(block_rows, num_rows) * num_inputs);
-    for (size_t first_row = 0; first_row < num_rows; first_row += block_rows) {
-        const size_t last_row = std::min(first_row + block_rows, num_rows);
-        for (size_t row = first_row; row < last_row;) {
-            const size_t height = next_height(last_row - row);
-            interleave(problem.rows.data + row * problem.rows.stride, problem.rows.stride, height, num_inputs,
-                       tiles.get() + (row - first_row) * num_inputs);
-            row += height;
-        }
-        for (size_t panel = first_panel; panel < last_panel; ++panel)
-            run_panel<lanes>(problem, tiles.get(), panels + panel * panel_size, first_row, last_row, panel);
+        run_tile<num_rows, 1, lanes>(block, block.tiles, weights, weights + stream_ahead / sizeof(Weight), 0, panel);
     }
 }
 
 template <size_t lanes, class Weight>
-HOARFROST_INLINE void run_panels(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
-    switch (problem.rows.count) {
-        case 1: return run_few_rows<1, 4, lanes>(problem, panels, first_panel, last_panel);
-        case 2: return run_few_rows<2, 2, lanes>(problem, panels, first_panel, last_panel);
-        case 3: return run_few_rows<3, 2, lanes>(problem, panels, first_panel, last_panel);
-        case 4: return run_few_rows<4, 1, lanes>(problem, panels, first_panel, last_panel);
-        case 5: return run_few_rows<5, 1, lanes>(problem, panels, first_panel, last_panel);
-        case 6: return run_few_rows<6, 1, lanes>(problem, panels, first_panel, last_panel);
-        default: return run_blocks<lanes>(problem, panels, first_panel, last_panel);
+HOARFROST_INLINE void run_panels(const Block& block, const Weight* panels, size_t first_panel, size_t last_panel) {
+    switch (block.num_rows) {
+        case 1: return run_few_rows<1, 4, lanes>(block, panels, first_panel, last_panel);
+        case 2: return run_few_rows<2, 2, lanes>(block, panels, first_panel, last_panel);
+        case 3: return run_few_rows<3, 2, lanes>(block, panels, first_panel, last_panel);
+        case 4: return run_few_rows<4, 1, lanes>(block, panels, first_panel, last_panel);
+        case 5: return run_few_rows<5, 1, lanes>(block, panels, first_panel, last_panel);
+        case most_together: return run_few_rows<most_together, 1, lanes>(block, panels, first_panel, last_panel);
+        default:
+            for (size_t panel = first_panel; panel < last_panel; ++panel)
+                run_panel<lanes>(block, panels + panel * block.num_inputs * 2 * lanes, panel);
     }
 }
 
 // Spelled out, not `run_with`: each instruction set has its own number of lanes, and these bodies are too large to compile in vain.
 #if HOARFROST_X86
 template <class Weight>
-HOARFROST_AVX2 void run_panels_avx2(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
-    run_panels<8>(problem, panels, first_panel, last_panel);
+HOARFROST_AVX2 void run_panels_avx2(const Block& block, const Weight* panels, size_t first_panel, size_t last_panel) {
+    run_panels<8>(block, panels, first_panel, last_panel);
 }
 
 template <class Weight>
-HOARFROST_AVX512 void run_panels_avx512(const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
-    run_panels<16>(problem, panels, first_panel, last_panel);
+HOARFROST_AVX512 void run_panels_avx512(const Block& block, const Weight* panels, size_t first_panel, size_t last_panel) {
+    run_panels<16>(block, panels, first_panel, last_panel);
 }
 #endif
 
 template <class Weight>
-void run_panels_with(InstructionSet instruction_set, const Problem& problem, const Weight* panels, size_t first_panel, size_t last_panel) {
+void run_panels_with(InstructionSet instruction_set, const Block& block, const Weight* panels, size_t first_panel, size_t last_panel) {
 #if HOARFROST_X86
-    if (instruction_set == InstructionSet::avx512) return run_panels_avx512(problem, panels, first_panel, last_panel);
-    if (instruction_set == InstructionSet::avx2) return run_panels_avx2(problem, panels, first_panel, last_panel);
+    if (instruction_set == InstructionSet::avx512) return run_panels_avx512(block, panels, first_panel, last_panel);
+    if (instruction_set == InstructionSet::avx2) return run_panels_avx2(block, panels, first_panel, last_panel);
 #endif
     (void)instruction_set;
-    run_panels<8>(problem, panels, first_panel, last_panel);
+    run_panels<8>(block, panels, first_panel, last_panel);
 }
 
 // Where entry (output, input) of a matrix lies in its panels: bfloat16 alternates between the two registers.
@@ -229,14 +233,44 @@ size_t Matrix<Weight>::num_bytes() const {
 }
 
 template <class Weight>
-void Matrix<Weight>::multiply(const FloatRows& rows, float* out, size_t out_stride, Onto onto, size_t num_threads) const {
-    const Problem problem{bias_.empty() ? nullptr : bias_.data(), num_inputs_, num_outputs_, rows, out, out_stride, onto};
-    const size_t work_per_panel = std::max<size_t>(1, rows.count * num_inputs_ * panel_width());
-    split_among_team(num_threads, num_panels_, (least_work + work_per_panel - 1) / work_per_panel,
-                     [&](size_t first, size_t last) { run_panels_with(instruction_set_, problem, panels_.get(), first, last); });
+size_t Matrix<Weight>::panels_per_share(size_t num_rows) const {
+    const size_t work_per_panel = std::max<size_t>(1, num_rows * num_inputs_ * panel_width());
+    return (least_work + work_per_panel - 1) / work_per_panel;
 }
 
+template <class Weight>
+size_t Matrix<Weight>::num_shares(size_t num_rows) const {
+    const size_t num_panels = panels_per_share(num_rows);
+    return (num_panels_ + num_panels - 1) / num_panels;
+}
+
+// Rows in blocks, so that a block's rows stay in the cache while all panels pass.
+template <class Weight>
+template <class Row, class Out>
+void Matrix<Weight>::multiply(const Member& member, const Rows<Row>& rows, Out* out, size_t out_stride, Onto onto) const {
+    member.share(num_panels_, panels_per_share(rows.count), [&](size_t first_panel, size_t last_panel) {
+        float* tiles = kept_memory<Matrix, float>(std::min(block_rows, rows.count) * num_inputs_);
+        for (size_t row = 0; row < rows.count; row += block_rows) {
+            const size_t num_rows = std::min(block_rows, rows.count - row);
+            run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA { lay_out(rows, row, num_rows, num_inputs_, tiles); });
+            Block block{tiles, num_rows, num_inputs_, num_outputs_, bias_.empty() ? nullptr : bias_.data(), nullptr, nullptr, out_stride, onto};
+            if constexpr (std::is_same_v<Out, float>)
+                block.out = out + row * out_stride;
+            else
+                block.rounded_out = out + row * out_stride;
+            run_panels_with(instruction_set_, block, panels_.get(), first_panel, last_panel);
+        }
+    });
+}
+
+#define HOARFROST_INSTANTIATE(Weight, Row, Out) \
+    template void Matrix<Weight>::multiply(const Member&, const Rows<Row>&, Out*, size_t, Onto) const;
 template class Matrix<float>;
 template class Matrix<BFloat16>;
+HOARFROST_INSTANTIATE(float, float, float)
+HOARFROST_INSTANTIATE(BFloat16, float, float)
+HOARFROST_INSTANTIATE(BFloat16, BFloat16, float)
+HOARFROST_INSTANTIATE(BFloat16, BFloat16, BFloat16)
+#undef HOARFROST_INSTANTIATE
 
 }  // namespace hoarfrost

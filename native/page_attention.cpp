@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "parallel.hpp"
+#include "team.hpp"
 
 namespace hoarfrost {
 

@@ -1,5 +1,9 @@
 #include "team.hpp"
 
+#include <atomic>
+#include <exception>
+#include <mutex>
+
 #if !defined(_WIN32)
 #include <dlfcn.h>
 #endif
@@ -8,22 +12,29 @@ namespace hoarfrost {
 
 namespace {
 
-using ParallelEntry = void (*)(void (*)(void*), void*, unsigned, unsigned);
-using CountEntry = int (*)();
-
 struct OpenMP {
-    ParallelEntry parallel = nullptr;
-    CountEntry thread = nullptr, num_threads = nullptr;
+    void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+    void (*barrier)() = nullptr;
+    int (*thread)() = nullptr;
+    int (*num_threads)() = nullptr;
 
-    bool is_there() const { return parallel != nullptr && thread != nullptr && num_threads != nullptr; }
+    bool is_there() const { return parallel != nullptr && barrier != nullptr && thread != nullptr && num_threads != nullptr; }
 };
+
+#if !defined(_WIN32)
+template <class Entry>
+void find(const char* name, Entry& entry) {
+    entry = reinterpret_cast<Entry>(dlsym(RTLD_DEFAULT, name));
+}
+#endif
 
 OpenMP find_openmp() {
     OpenMP found;
 #if !defined(_WIN32)
-    found.parallel = reinterpret_cast<ParallelEntry>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    found.thread = reinterpret_cast<CountEntry>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
-    found.num_threads = reinterpret_cast<CountEntry>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+    find("GOMP_parallel", found.parallel);
+    find("GOMP_barrier", found.barrier);
+    find("omp_get_thread_num", found.thread);
+    find("omp_get_num_threads", found.num_threads);
 #endif
     return found;
 }
@@ -35,21 +46,40 @@ const OpenMP& openmp() {
 }
 
 struct Call {
-    TeamBody body;
+    void (*run)(const void*, const Member&);
     const void* context;
 };
 
 void enter(void* opaque) {
     const Call& call = *static_cast<const Call*>(opaque);
-    call.body(call.context, static_cast<size_t>(openmp().thread()), static_cast<size_t>(openmp().num_threads()));
+    call.run(call.context, {static_cast<size_t>(openmp().thread()), static_cast<size_t>(openmp().num_threads())});
 }
 
 }  // namespace
 
-void run_team(size_t num_threads, TeamBody body, const void* context) {
-    if (num_threads <= 1 || !openmp().is_there()) return body(context, 0, 1);
-    Call call{body, context};
+void Member::wait() const {
+    if (team_size > 1) openmp().barrier();
+}
+
+void run_team(size_t num_threads, void (*run)(const void* context, const Member& member), const void* context) {
+    if (num_threads <= 1 || !openmp().is_there()) return run(context, Member{});
+    Call call{run, context};
     openmp().parallel(enter, &call, static_cast<unsigned>(num_threads), 0);
+}
+
+void parallel_for(size_t num_tasks, size_t num_threads, const std::function<void(size_t)>& task) {
+    std::atomic<size_t> next = 0;
+    std::exception_ptr failure;
+    std::mutex failing;
+    run_team(std::min(num_tasks, num_threads), [&](const Member&) {
+        try {
+            for (size_t i = next++; i < num_tasks; i = next++) task(i);
+        } catch (...) {
+            const std::lock_guard lock(failing);
+            failure = std::current_exception();
+        }
+    });
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace hoarfrost

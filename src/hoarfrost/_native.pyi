@@ -139,6 +139,23 @@ class DecoderLayerFloat32:
     def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
     def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
 
+class DecoderStackFloat32:
+    def __init__(
+        self, layers: list[DecoderLayerFloat32], final_norm: NDArray[np.float32], final_eps: float, attention_scale: float
+    ) -> None: ...
+    def run(
+        self,
+        hidden: int,
+        num_rows: int,
+        cos: int,
+        sin: int,
+        segments: list[tuple[int, int, int, int, int, int]],
+        taps: list[int],
+        features: int,
+        out: int,
+        num_threads: int,
+    ) -> None: ...
+
 class MatrixBFloat16:
     def __init__(self, weight: NDArray[np.uint16], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None) -> None: ...
     @property
@@ -167,6 +184,23 @@ class DecoderLayerBFloat16:
     def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None: ...
     def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
     def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
+
+class DecoderStackBFloat16:
+    def __init__(
+        self, layers: list[DecoderLayerBFloat16], final_norm: NDArray[np.float32], final_eps: float, attention_scale: float
+    ) -> None: ...
+    def run(
+        self,
+        hidden: int,
+        num_rows: int,
+        cos: int,
+        sin: int,
+        segments: list[tuple[int, int, int, int, int, int]],
+        taps: list[int],
+        features: int,
+        out: int,
+        num_threads: int,
+    ) -> None: ...
 
 def attend_dense_float32(
     queries: int,
@@ -206,6 +240,8 @@ def attend_dense_bfloat16(
     num_threads: int,
     /,
 ) -> None: ...
+def rms_norm_float32(hidden: int, num_rows: int, weight: int, width: int, eps: float, normed: int, /) -> None: ...
+def rms_norm_bfloat16(hidden: int, num_rows: int, weight: int, width: int, eps: float, normed: int, /) -> None: ...
 def copy_rows(
     source: int,
     source_head_stride: int,

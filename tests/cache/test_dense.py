@@ -96,6 +96,24 @@ def test_commit_moves_nothing_but_accepted_rows() -> None:
     assert torch.equal(store._buffer[0, 1, :, 4:10], rows[4:10][:, 0, 1].transpose(0, 1)), "rows behind the commit are left alone"
 
 
+def test_rows_written_into_the_lent_buffer_are_appended() -> None:
+    torch.manual_seed(2)
+    lent, appended = (DenseStore(NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, dtype=torch.float32, device="cpu", capacity=4) for _ in range(2))
+    queries = torch.randn(NUM_HEADS, 5, HEAD_DIM)
+    for num_rows, kept in ((3, [0, 2]), (5, [1, 3, 4])):  # the second time the buffer grows
+        rows = random_rows(num_rows)
+        append(appended, rows)
+        buffer = lent.lend(num_rows)
+        buffer[:, :, :, lent.length : lent.length + num_rows] = rows.permute(1, 2, 3, 0, 4)
+        for layer in range(NUM_LAYERS):
+            got, wanted = (store.attend(layer, queries[:, :num_rows], "causal", scale=0.4) for store in (lent, appended))
+            assert torch.equal(got, wanted)
+        lent.reserve(100)  # uncommitted rows move along
+        for store in (lent, appended):
+            store.commit(kept)
+        assert torch.equal(lent.buffer[:, :, :, : lent.length], appended.buffer[:, :, :, : appended.length])
+
+
 def test_truncate_refuses_other_lengths() -> None:
     store = DenseStore(NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, dtype=torch.float32, device="cpu")
     append(store, random_rows(4))

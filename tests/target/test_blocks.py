@@ -11,6 +11,7 @@ from conftest import ARCHITECTURES, save_random_model, tiny_config
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
+from hoarfrost.cache import DenseStore, Store
 from hoarfrost.native import linear
 from hoarfrost.native.decoder import NativeLayer
 from hoarfrost.target import PackedRows, Target
@@ -121,6 +122,84 @@ def test_a_row_has_the_same_bits_in_any_tree(dtype: str, model_folder: Callable[
         assert torch.equal(alone[0], hidden[row])
         assert torch.equal(alone_features[0], features[row])
         assert torch.equal(target.logits(alone)[0], target.logits(hidden)[row])
+
+
+class Elsewhere:
+    """A dense store that cannot be told for one: what is asked of it goes through the protocol."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+BUSH = DraftTree.from_parents(list(range(70)), [(row - 1) // 3 if row else -1 for row in range(70)])
+
+
+@torch.inference_mode()
+def decode(target: Target, wrap: Callable[[Store], Any]) -> list[Tensor]:
+    """Hidden states, features and stored rows of prompts and trees, some in one packed row; only the first store goes through `wrap`."""
+    found: list[Tensor] = []
+    dense = [target.new_store(capacity=3) for _ in range(2)]
+    stores = [wrap(dense[0]), dense[1]]
+
+    def run(rows: PackedRows) -> None:
+        found.extend(part for part in target.forward(rows, (3, 0, 3)) if part is not None)
+
+    for store, num_tokens in zip(stores, (40, 127), strict=True):
+        run(PackedRows.from_chunk(store, [(7 * i) % 250 for i in range(num_tokens)], target.device))
+        store.commit(range(num_tokens))
+    run(PackedRows.from_trees(stores, [TREE, CHAIN], target.device))
+    for store, rows in zip(stores, ([0, 2, 5], [0, 1]), strict=True):
+        store.commit(rows)
+    run(PackedRows.from_trees(stores[:1], [BUSH], target.device))
+    stores[0].commit([0, 1, 4, 66])
+    run(PackedRows.from_trees(stores, [DraftTree.single(21), BUSH.first(65)], target.device))
+    for store in stores:
+        store.commit([0])
+    for store in dense:
+        assert isinstance(store, DenseStore)
+        found.append(store.buffer[:, :, :, : store.length])
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_one_call_has_the_bits_of_layer_by_layer(dtype: str, num_threads: int, model_folder: Callable[[str], str]) -> None:
+    """So a sequence goes on the same whatever stores stand beside its own, and however many threads there are."""
+    target = Target.load(model_folder("qwen3"), dtype=dtype, device="cpu")
+    if not isinstance(target._stack, NativeStack):
+        pytest.skip("not run natively here")
+    by_layer = decode(target, Elsewhere)
+    assert len(by_layer) == 12
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        together = decode(target, lambda store: store)
+    finally:
+        torch.set_num_threads(before)
+    for got, wanted in zip(together, by_layer, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_dense_stores_take_one_call(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but long prompt chunks and packed rows with other stores among them."""
+    target = Target.load(model_folder("qwen3"), dtype="float32", device="cpu")
+    by_layer: list[int] = []
+    run_layers = NativeStack._run_layers
+
+    def watched(stack: NativeStack, *arguments: Any) -> Any:
+        by_layer.append(arguments[3].token_ids.shape[1])
+        return run_layers(stack, *arguments)
+
+    monkeypatch.setattr(NativeStack, "_run_layers", watched)
+    decode(target, lambda store: store)
+    assert by_layer == []
+    target.forward(PackedRows.from_chunk(target.new_store(), [1] * 128, target.device))
+    assert by_layer == [128]
+    decode(target, Elsewhere)
+    assert by_layer == [128, 40, 11, 70, 66]
 
 
 def test_the_model_gives_its_layers_away(model_folder: Callable[[str], str]) -> None:

@@ -49,6 +49,17 @@ class DenseStore:
         grown[:, :, :, :held] = self._buffer[:, :, :, :held]
         self._buffer = grown
 
+    def attends_natively(self, num_rows: int) -> bool:
+        """Whether attention of so many appended rows, without a window, is that of the native kernel."""
+        return num_rows < PREFILL_ROWS and can_attend(self._buffer)
+
+    def lend(self, num_rows: int) -> Tensor:
+        """The buffer, with room for `num_rows` rows that the caller writes, for every layer, behind the committed ones; they count as
+        appended."""
+        self.reserve(self._length + num_rows)
+        self._num_appended = num_rows
+        return self._buffer
+
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
         start, num_rows = self._length, keys.shape[1]
         end = start + num_rows
@@ -68,7 +79,7 @@ class DenseStore:
             first = max(0, self._length - window + 1)  # nothing before it is visible to any of the rows
             mask = self._full_mask(visible, num_rows, end - first, window)
             return attend_with_mask(queries, keys[:, first:], values[:, first:], mask, scale)
-        if num_rows < PREFILL_ROWS and can_attend(queries):
+        if self.attends_natively(num_rows):
             return attend_dense(queries, keys, values, visible, scale)
         if num_rows == 1 or (isinstance(visible, str) and visible == "all"):
             return attend_all(queries, keys, values, scale)

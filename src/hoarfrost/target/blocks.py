@@ -1,9 +1,9 @@
 """The decoder stack run by straight-line code over fused weights, in place of transformers' layer modules.
 
-Per layer: one product for q, k and v, one for gate and up; the per-head norms of queries and keys together; no module dispatch. On a CPU a
-layer is two native calls around its attention (`hoarfrost.native.decoder`), with hidden states in float32; elsewhere `FusedLayer` does the
-same in torch. Transformers' own layers are the twin of both (`StockStack`), and serve every model in which a layer holds something that is
-not known to `fusing`.
+Per layer: one product for q, k and v, one for gate and up; the per-head norms of queries and keys together; no module dispatch. On a CPU
+all layers are one native call (`hoarfrost.native.decoder`), with hidden states in float32, as long as every row's store is a dense one; for
+other stores a layer is two native calls around its attention. Elsewhere `FusedLayer` does the same in torch. Transformers' own layers are
+the twin of all these (`StockStack`), and serve every model in which a layer holds something that is not known to `fusing`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hoarfrost.native.decoder import LayerShape, LayerTensors, NativeLayer
+from hoarfrost.cache import DenseStore
+from hoarfrost.native.decoder import LayerShape, LayerTensors, NativeLayer, NativeLayers, SegmentRows, rms_norm
 from hoarfrost.native.linear import Product, fastest_product
 from hoarfrost.rotary import rotate
-from hoarfrost.target.packed import PackedRows, attend_segments
+from hoarfrost.target.packed import PackedRows, Segment, attend_segments
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(queries `[H, N, D]`, keys and values `[Hkv, N, D]`) -> `[N, H * D]`."""
@@ -129,16 +130,38 @@ class FusedStack:
 
 
 class NativeStack:
-    """The layers as native calls, on the CPU; hidden states stay float32 from the embedding to the final norm."""
+    """The layers in native calls, on the CPU; hidden states stay float32 from the embedding to the final norm."""
 
     def __init__(self, parts: StackParts, layers: Sequence[NativeLayer], experts: Sequence[nn.Module | None]) -> None:
         self._parts, self._layers, self._experts = parts, layers, experts
+        self._whole: NativeLayers | None = None
+        if NativeLayers.can_run(layers):
+            self._whole = NativeLayers(layers, parts.norm_weight, parts.norm_eps, parts.attention_scale)
 
     def __call__(self, rows: PackedRows, taps: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        embedded = self._parts.embed(rows.token_ids[0])
+        cos, sin = self._parts.angles(rows.positions[0])
+        if self._whole is not None and all(self._is_dense(segment) for segment in rows.segments):
+            segments = [dense_rows(segment) for segment in rows.segments]
+            return self._whole.run(embedded.float(), cos, sin, segments, taps, torch.get_num_threads())
+        return self._run_layers(embedded, cos, sin, rows, taps)
+
+    def _is_dense(self, segment: Segment) -> bool:
+        """Whether the call of all layers takes the segment, which then gets the bits that its store's own attention gives it."""
+        store = segment.store
+        return (
+            self._whole is not None
+            and isinstance(store, DenseStore)
+            and store.attends_natively(segment.stop - segment.start)
+            and self._whole.takes(store.buffer)
+        )
+
+    def _run_layers(
+        self, embedded: Tensor, cos: Tensor, sin: Tensor, rows: PackedRows, taps: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Layer by layer, through the protocol of the stores."""
         parts, num_threads = self._parts, torch.get_num_threads()
-        embedded = parts.embed(rows.token_ids[0])
         hidden = embedded.float()
-        cos, sin = parts.angles(rows.positions[0])
         features = embedded.new_empty((len(hidden), len(taps) * parts.width)) if taps else None
         for index, (layer, experts) in enumerate(zip(self._layers, self._experts, strict=True)):
             mixed = attend_segments(rows, index, parts.attention_scale)(*layer.project(hidden, cos, sin, num_threads))
@@ -147,4 +170,11 @@ class NativeStack:
             else:
                 hidden += experts(layer.finish_attention(mixed, hidden, num_threads).to(embedded.dtype)[None])[0]
             parts.tap(hidden, index, taps, features)
-        return parts.norm(hidden).to(embedded.dtype), features
+        return rms_norm(hidden, parts.norm_weight, parts.norm_eps, embedded.dtype), features
+
+
+def dense_rows(segment: Segment) -> SegmentRows:
+    """The segment's rows with their place in its store's buffer, where they count as appended from now on."""
+    store, num_rows, tree = segment.store, segment.stop - segment.start, segment.tree
+    assert isinstance(store, DenseStore)
+    return SegmentRows(store.lend(num_rows), store.length, num_rows, None if tree is None else tree.ancestors)

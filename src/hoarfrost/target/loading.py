@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
-from hoarfrost.native.linear import pack_linears
+from hoarfrost.native.linear import has_bfloat16_instructions, pack_linears
 from hoarfrost.target.blocks import Stack
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
@@ -41,8 +41,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return has_bfloat16_instructions()
     return device.type in ("xpu", "hpu")
 
 

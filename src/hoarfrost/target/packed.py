@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hoarfrost.cache import Store, Visibility
@@ -22,12 +24,12 @@ ATTENTION_NAME = "hoarfrost"
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The rows `start..stop` of a packed row; they belong to one sequence and see each other as `visible` says."""
+    """The rows `start..stop` of a packed row; they belong to one sequence and see each other as their `tree` says, causally without one."""
 
     store: Store
     start: int
     stop: int
-    visible: Visibility
+    tree: DraftTree | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,21 @@ class PackedRows:
     positions: Tensor
     segments: tuple[Segment, ...]
 
+    @cached_property
+    def visible(self) -> tuple[Visibility, ...]:
+        """Which of its rows each segment's rows see, for the stores: a matrix where the tree branches."""
+        trees = (segment.tree for segment in self.segments)
+        return tuple("causal" if tree is None or tree.is_chain else self._to_device(tree.visible()) for tree in trees)
+
+    def _to_device(self, array: NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(array).to(self.token_ids.device, non_blocking=True)
+
     @classmethod
     def from_chunk(cls, store: Store, token_ids: Sequence[int], device: torch.device) -> PackedRows:
         """The next tokens of one prompt, seeing the past and themselves causally."""
         positions = torch.arange(store.length, store.length + len(token_ids), device=device)[None]
         ids = torch.tensor([list(token_ids)], device=device)
-        return cls(ids, positions, (Segment(store, 0, len(token_ids), "causal"),))
+        return cls(ids, positions, (Segment(store, 0, len(token_ids), None),))
 
     @classmethod
     def from_trees(cls, stores: Sequence[Store], trees: Sequence[DraftTree], device: torch.device) -> PackedRows:
@@ -56,8 +67,7 @@ class PackedRows:
         segments, start = [], 0
         for store, tree in zip(stores, trees, strict=True):
             stop = start + tree.num_rows
-            visible: Visibility = "causal" if tree.is_chain else torch.from_numpy(tree.visible()).to(device, non_blocking=True)
-            segments.append(Segment(store, start, stop, visible))
+            segments.append(Segment(store, start, stop, tree))
             start = stop
         return cls(rows[:1], rows[1:], tuple(segments))
 
@@ -67,12 +77,12 @@ def attend_segments(packed: PackedRows, layer: int, scale: float) -> Callable[[T
 
     def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         outputs = []
-        for segment in packed.segments:
+        for segment, visible in zip(packed.segments, packed.visible, strict=True):
             rows = slice(segment.start, segment.stop)
             whole = segment.stop - segment.start == queries.shape[1]
             own = (queries, keys, values) if whole else (queries[:, rows], keys[:, rows], values[:, rows])
             segment.store.append(layer, own[1], own[2])
-            outputs.append(segment.store.attend(layer, own[0], segment.visible, scale=scale))
+            outputs.append(segment.store.attend(layer, own[0], visible, scale=scale))
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(1)
 
     return attend
