@@ -38,7 +38,7 @@ class PageSummaries:
             self._update_block(pool, slots, counts, heads[block], pages[block])
 
     def _update_block(
-        self, pool: Tensor, slots: NDArray[np.int64], counts: NDArray[np.int32], heads: NDArray[np.int64], pages: NDArray[np.int64]
+        self, pool: Tensor, slots: NDArray[np.int64], counts: NDArray[np.int32], heads: NDArray[np.integer], pages: NDArray[np.integer]
     ) -> None:
         num_rows = counts[heads, pages]
         content = pool[torch.from_numpy(slots[heads, pages]).to(pool.device)]
