@@ -1,7 +1,8 @@
 """Transformers itself: `generate` as it comes, with prompt lookup, and with its own DFlash chain.
 
 The chain runs on transformers' code alone: its only DFlash network, Muse Glimmer's, has the layers of the released DFlash checkpoints under
-other names, so a drafter without sliding windows is loaded into that.
+other names, so a drafter without sliding windows is loaded into that. A candidate selector is left out: a chain of the likeliest tokens of
+every position is all it decodes.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def load_drafter(folder: Path, dtype: torch.dtype) -> transformers.PreTrainedMod
     )
     drafter = transformers.MuseGlimmerAssistantModel(config)
     weights = {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
-    drafter.load_state_dict({RENAMED.get(name, name): tensor for name, tensor in weights.items()})
+    own = {RENAMED.get(name, name): tensor for name, tensor in weights.items() if not name.startswith("candidate_selector.")}
+    drafter.load_state_dict(own)
     return drafter.to(dtype).eval()
 
 

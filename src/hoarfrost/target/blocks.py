@@ -151,7 +151,7 @@ class NativeStack:
         store = segment.store
         return (
             self._whole is not None
-            and isinstance(store, DenseStore)
+            and type(store) is DenseStore  # one that is derived from it may attend in its own way
             and store.attends_natively(segment.stop - segment.start)
             and self._whole.takes(store.buffer)
         )
