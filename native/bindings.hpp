@@ -25,6 +25,10 @@ using namespace nb::literals;
 template <class Scalar, size_t num_dimensions>
 using Input = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
 
+// An array that the caller made, to be written to.
+template <class Scalar, size_t num_dimensions>
+using InPlace = nb::ndarray<Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
+
 template <class Scalar>
 using Output = nb::ndarray<nb::numpy, Scalar>;
 

@@ -6,9 +6,6 @@ namespace hoarfrost {
 
 namespace {
 
-template <class Scalar, size_t num_dimensions>
-using InPlace = nb::ndarray<Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
-
 nb::tuple allocate_face(const std::vector<Input<float, 1>>& log_probs, const Input<double, 1>& row_ms, double fixed_ms, double bare_ms) {
     if (log_probs.empty() || row_ms.size() < log_probs.size())
         throw std::invalid_argument("There must be a tree, and the time of a pass over as many rows as there are trees.");

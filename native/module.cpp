@@ -1,5 +1,6 @@
 // Python bindings. The faces in src/hoarfrost/native check what users can get wrong; here is checked what would make a kernel read astray.
 #include "bindings.hpp"
+#include "dci_bindings.hpp"
 #include "decoder_bindings.hpp"
 #include "drafter_bindings.hpp"
 #include "index_bindings.hpp"
@@ -118,4 +119,5 @@ NB_MODULE(_native, module) {
     bind_decoder(module);
     bind_drafter(module);
     bind_index(module);
+    bind_dci(module);
 }

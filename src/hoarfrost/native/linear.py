@@ -2,7 +2,7 @@
 
 Decoding multiplies 1 to 60 rows with every weight matrix. The stock product rearranges the matrix at each call, which at so few rows takes
 as long as multiplying, and without bfloat16 instructions it is slower still by ten times. Ours (native/matrix.hpp) reads the weights once,
-in their own width, and sums in float32; it also gives a row the same bits whatever rows stand beside it (benchmarks/linear.py).
+in their own width, and sums in float32; it also gives a row the same bits whatever rows stand beside it.
 
 Where the processor multiplies bfloat16 itself, oneDNN's packed product does better on many rows and is used for that type. Packed layers
 are for inference only and keep no plain weight.
