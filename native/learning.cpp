@@ -44,14 +44,14 @@ void learn(const Regressions& regressions, size_t side, size_t depth, const floa
 
 }  // namespace
 
-Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms, double bare_ms) {
+Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms) {
     const size_t num_trees = trees.size();
     std::vector<size_t> next(num_trees, 1), owners;
     std::vector<float> rank(num_trees, 0.0f);  // the least log-probability so far: where the tree's next node stands in the order
     for (size_t i = 0; i < num_trees; ++i)
         if (trees[i].count > 1) rank[i] = trees[i].values[1];
     double expected = static_cast<double>(num_trees);
-    Allocation best{std::vector<size_t>(num_trees, 0), expected, bare_ms + row_ms[num_trees - 1]};
+    Allocation best{std::vector<size_t>(num_trees, 0), expected, fixed_ms + row_ms[num_trees - 1]};
     size_t best_count = 0;
     while (num_trees + owners.size() < max_rows) {
         size_t likeliest = num_trees;

@@ -19,10 +19,10 @@ struct Allocation {
     double milliseconds;
 };
 
-// As many nodes of each tree as make the expected tokens per millisecond largest. A round of n rows takes row_ms[n - 1] and `fixed_ms`, one
-// without nodes row_ms[trees - 1] and `bare_ms`; no round may have more than `max_rows` rows, and there are no fewer than trees. Nodes are taken
-// likeliest first, of the lower tree among equals; a node ranks no better than those before it in its tree, so a prefix of each tree is taken.
-Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms, double bare_ms);
+// As many nodes of each tree as make the expected tokens per millisecond largest. A round of n rows takes row_ms[n - 1] and
+// `fixed_ms`; no round may have more than `max_rows` rows, and there are no fewer than trees. Nodes are taken likeliest first, of the lower
+// tree among equals; a node ranks no better than those before it in its tree, so a prefix of each tree is taken.
+Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms);
 
 // A drafter's guesses for one sequence: log_probs, token_ids, places [horizon, num_predecessors, num_ranks]; places null: one predecessor.
 struct GuessTable {

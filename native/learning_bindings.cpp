@@ -6,12 +6,12 @@ namespace hoarfrost {
 
 namespace {
 
-nb::tuple allocate_face(const std::vector<Input<float, 1>>& log_probs, const Input<double, 1>& row_ms, double fixed_ms, double bare_ms) {
+nb::tuple allocate_face(const std::vector<Input<float, 1>>& log_probs, const Input<double, 1>& row_ms, double fixed_ms) {
     if (log_probs.empty() || row_ms.size() < log_probs.size())
         throw std::invalid_argument("There must be a tree, and the time of a pass over as many rows as there are trees.");
     std::vector<RowLogProbs> trees;
     for (const auto& one : log_probs) trees.push_back({one.data(), one.size()});
-    const Allocation best = allocate(trees, row_ms.data(), row_ms.size(), fixed_ms, bare_ms);
+    const Allocation best = allocate(trees, row_ms.data(), row_ms.size(), fixed_ms);
     return nb::make_tuple(best.num_nodes, best.expected, best.milliseconds);
 }
 
@@ -52,7 +52,7 @@ nb::tuple judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t,
 }  // namespace
 
 void bind_learning(nb::module_& module) {
-    module.def("allocate", &allocate_face, "log_probs"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "bare_ms"_a);
+    module.def("allocate", &allocate_face, "log_probs"_a, "row_ms"_a.noconvert(), "fixed_ms"_a);
     module.def("judge_walk", &judge_walk_face, "log_probs"_a, "token_ids"_a, "places"_a.none(), "chosen"_a, "width"_a,
                "parameters"_a.noconvert().none(), "information"_a.noconvert().none());
 }

@@ -23,9 +23,7 @@ def gumbel_noise_range(seed: int, position: int, vocab_size: int, instruction_se
 def gumbel_noise_rows(
     seed: int, first_position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None
 ) -> NDArray[np.float32]: ...
-def allocate(
-    log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float
-) -> tuple[list[int], float, float]: ...
+def allocate(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> tuple[list[int], float, float]: ...
 def judge_walk(
     log_probs: NDArray[np.float32],
     token_ids: NDArray[np.int64],

@@ -4,7 +4,7 @@ import pytest
 
 from hoarfrost.engine.pace import TRIAL_SHARE, Pace, Way
 
-WAYS: tuple[Way, ...] = ("drafted", "undrafted")
+WAYS: tuple[Way, ...] = ("drafted", "plain")
 Rounds = dict[Way, tuple[float, float]]
 """Tokens of a round of each way, and its milliseconds."""
 
@@ -15,13 +15,13 @@ def run(pace: Pace, rounds: Rounds, num_rounds: int, promised: float = 1.0) -> l
     for _ in range(num_rounds):
         way = pace.choose(WAYS)
         tokens, milliseconds = rounds[way]
-        pace.note(way, promised * tokens, milliseconds, round(tokens))
+        pace.note(way, promised * tokens, milliseconds, round(tokens), milliseconds)
         chosen.append(way)
     return chosen
 
 
 def test_trying_what_does_not_pay_costs_the_share_it_may() -> None:
-    rounds: Rounds = {"drafted": (2, 8.0), "undrafted": (1, 2.0)}
+    rounds: Rounds = {"drafted": (2, 8.0), "plain": (1, 2.0)}
     chosen = run(Pace(), rounds, 4000)
     lost = chosen.count("drafted") * (8.0 - 2 * 2.0)
     total = sum(rounds[way][1] for way in chosen)
@@ -30,28 +30,50 @@ def test_trying_what_does_not_pay_costs_the_share_it_may() -> None:
 
 
 def test_what_is_nearly_as_good_is_tried_often() -> None:
-    chosen = run(Pace(), {"drafted": (4, 4.4), "undrafted": (2, 2.0)}, 1000)
+    chosen = run(Pace(), {"drafted": (4, 4.4), "plain": (2, 2.0)}, 1000)
     assert 60 < chosen.count("drafted") < 200
 
 
 def test_a_way_that_begins_to_pay_is_found() -> None:
     pace = Pace()
-    run(pace, {"drafted": (1, 5.0), "undrafted": (1, 1.0)}, 300)
-    chosen = run(pace, {"drafted": (12, 5.0), "undrafted": (1, 1.0)}, 1500)
+    run(pace, {"drafted": (1, 5.0), "plain": (1, 1.0)}, 300)
+    chosen = run(pace, {"drafted": (12, 5.0), "plain": (1, 1.0)}, 1500)
     assert chosen[-50:].count("drafted") > 35
 
 
-@pytest.mark.parametrize(("promised", "expected"), [(1.0, "drafted"), (4.0, "undrafted")])
+@pytest.mark.parametrize(("promised", "expected"), [(1.0, "drafted"), (4.0, "plain")])
 def test_promises_that_are_not_kept_lose_their_weight(promised: float, expected: Way) -> None:
     pace = Pace()
     for _ in range(300):
         way = pace.choose(WAYS)
-        pace.note(way, *((4.0, 4.0, round(4 / promised)) if way == "drafted" else (1.0, 2.0, 1)))
-    assert run(pace, {"drafted": (4 / promised, 4.0), "undrafted": (1, 2.0)}, 20).count(expected) > 15
+        pace.note(way, *((4.0, 4.0, round(4 / promised), 4.0) if way == "drafted" else (1.0, 2.0, 1, 2.0)))
+    assert run(pace, {"drafted": (4 / promised, 4.0), "plain": (1, 2.0)}, 20).count(expected) > 15
 
 
 def test_one_way_needs_no_choice() -> None:
     pace = Pace()
     for _ in range(5):
-        assert pace.choose(["undrafted"]) == "undrafted"
-        pace.note("undrafted", 1.0, 1.0, 1)
+        assert pace.choose(["plain"]) == "plain"
+        pace.note("plain", 1.0, 1.0, 1, 1.0)
+
+
+def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
+    pace, ways = Pace(), ("drafted", "retrieved", "plain")
+    rounds: Rounds = {"drafted": (2, 8.0), "retrieved": (1, 2.5), "plain": (1, 2.0)}
+    chosen: list[Way] = []
+    for index in range(2000):
+        way = pace.choose(ways)
+        tokens, milliseconds = rounds[way]
+        pace.note(way, tokens, milliseconds, int(tokens), 50.0 if index % 100 == 99 else milliseconds)
+        chosen.append(way)
+    assert chosen.count("plain") > 1800
+    assert chosen[-1000:].count("drafted") > 2
+    assert chosen[-1000:].count("retrieved") > 2
+
+
+def test_rounds_that_take_longer_than_they_promised_lose_their_weight() -> None:
+    pace = Pace()
+    for _ in range(300):
+        way = pace.choose(WAYS)
+        pace.note(way, *((2.0, 2.0, 2, 6.0) if way == "drafted" else (1.0, 2.0, 1, 2.0)))
+    assert [pace.choose(WAYS) for _ in range(3)].count("plain") >= 2

@@ -5,7 +5,7 @@
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
 
-Under budget "auto" a round drafts or does not (`engine.pace`), and then verifies as much as pays, down to no guess at all. The drafter's
+Under budget "auto" a round drafts, or retrieves alone, or decodes plainly (`engine.pace`), and verifies as much as pays. The drafter's
 context is brought up to date when it is asked next, in one go.
 """
 
@@ -30,7 +30,6 @@ from hoarfrost.sampling.coupling import NUM_COUPLED, couple
 from hoarfrost.target import Target
 from hoarfrost.tree import (
     MAX_BUDGET,
-    Allocation,
     Calibration,
     Candidates,
     DraftTree,
@@ -49,8 +48,9 @@ from hoarfrost.tree import (
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
-DRAFTED_HOST_MS, RETRIEVED_HOST_MS, BARE_HOST_MS = 0.5, 0.35, 0.2
-"""What a round costs beside the passes of the models (building, walking, learning, text): with the drafter, without it, without a tree."""
+DRAFTED_HOST_MS, RETRIEVED_HOST_MS, PLAIN_HOST_MS = 0.8, 0.4, 0.1
+"""What a round costs beside the passes of the models (building, walking, learning, text), about; how much it is will show."""
+CONTEXT_STEP = 64  # no pass takes notably longer for fewer tokens behind it than these
 NO_PATH = np.empty(0, np.int64), 0
 
 
@@ -81,7 +81,8 @@ class Guesser:
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
         self._paces: dict[tuple[int, frozenset[float]], Pace] = {}
-        self._allocation: Allocation | None = None
+        self._row_times: dict[int, NDArray[np.float64]] = {}
+        self._promise: tuple[Way, float, float] | None = None
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -90,6 +91,11 @@ class Guesser:
     @cached_property
     def costs(self) -> CostModel:
         return load_costs(self.target, self.drafter)
+
+    def prepare(self, config: TreeConfig) -> None:
+        """Measures what rounds cost, if `config` will need to know: now rather than in a round that is timed."""
+        if config.budget == "auto":
+            self._row_ms_at(0)
 
     def calibration(self, temperature: float, coupled: bool) -> Calibration:
         """What is known of the drafter at a temperature, with coupled candidates or not."""
@@ -102,7 +108,10 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        way: Way = self._pace(sequences).choose(self._ways()) if config.budget == "auto" else "drafted"
+        way: Way = self._pace(sequences).choose(self._ways(config)) if config.budget == "auto" else "drafted"
+        if way == "plain":
+            self._promise = way, len(sequences), PLAIN_HOST_MS + self._row_ms(sequences)[len(sequences) - 1]
+            return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
         drafted = self._draft(sequences) if way == "drafted" else None
         clock.lap("draft")
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
@@ -112,8 +121,10 @@ class Guesser:
         clock.lap("build")
         return guesses
 
-    def _ways(self) -> tuple[Way, ...]:
-        return ("undrafted",) if self.drafter is None else ("drafted", "undrafted")
+    def _ways(self, config: TreeConfig) -> list[Way]:
+        """The ways in which a round can be decoded."""
+        possible: dict[Way, bool] = {"drafted": self.drafter is not None, "retrieved": config.retrieval, "plain": True}
+        return [way for way, is_possible in possible.items() if is_possible]
 
     def _pace(self, sequences: Many[Sequence]) -> Pace:
         """How batches of this size and at these temperatures are best decoded."""
@@ -207,19 +218,22 @@ class Guesser:
         )
 
     def _row_ms(self, sequences: Many[Sequence]) -> NDArray[np.float64]:
-        context = sum(sequence.store.length for sequence in sequences) / len(sequences)
-        return self.costs.row_ms(context)
+        context = sum(sequence.store.length for sequence in sequences) // len(sequences)
+        return self._row_ms_at(context // CONTEXT_STEP * CONTEXT_STEP)
+
+    def _row_ms_at(self, context: int) -> NDArray[np.float64]:
+        if context not in self._row_times:
+            self._row_times[context] = self.costs.row_ms(context)
+        return self._row_times[context]
 
     def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], is_drafted: bool) -> list[DraftTree]:
         """The part of each tree that is worth its rows; keeps in mind what the round promises."""
         num_trees = len(grown)
         if len(row_ms) < num_trees:
             return [one.first(0) for one in grown]
-        if is_drafted:
-            allocation = allocate([one.log_probs for one in grown], row_ms, DRAFTED_HOST_MS + self.costs.draft_time_ms(num_trees))
-        else:
-            allocation = allocate([one.log_probs for one in grown], row_ms, RETRIEVED_HOST_MS, BARE_HOST_MS)
-        self._allocation = allocation
+        fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(num_trees) if is_drafted else RETRIEVED_HOST_MS
+        allocation = allocate([one.log_probs for one in grown], row_ms, fixed_ms)
+        self._promise = "drafted" if is_drafted else "retrieved", allocation.expected, allocation.milliseconds
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
     def learn(
@@ -232,11 +246,12 @@ class Guesser:
                 self._observe(calibration_key(sequence, config), guess, guess.candidates, walked, config)
         if config.retrieval and best is not None:
             self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best)
-        if self._allocation is not None:
-            way: Way = "drafted" if guesses[0].is_drafted else "undrafted"
-            emitted = sum(len(walked.token_ids) for walked in walks)
-            self._pace(sequences).note(way, self._allocation.expected, self._allocation.milliseconds, emitted)
-            self._allocation = None
+
+    def conclude(self, sequences: Many[Sequence], walks: Many[Walk], seconds: float) -> None:
+        """Takes in how long the round was and what it brought, for the choice among the ways."""
+        if self._promise is not None:
+            self._pace(sequences).note(*self._promise, sum(len(walked.token_ids) for walked in walks), 1000 * seconds)
+            self._promise = None
 
     def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
         chosen = np.array(walked.token_ids, np.int64)

@@ -1,47 +1,56 @@
-"""Which way the next round is decoded: with the drafter, or without it (retrieved guesses alone, or no tree at all).
+"""Which way the next round is decoded: with the drafter, with retrieved guesses alone, or plainly.
 
-Every round of a way says how many tokens it expects in how much time, and later how many it got. The better way is taken. The other one is
-tried again when the time that may be lost on trying, `TRIAL_SHARE` of all time, has been saved up: where it is nearly as good that is soon,
-where it is hopeless seldom, and no more than that share is ever lost.
+Every round says how many tokens it expects in how many milliseconds, and then how many there were and how long it took. The way with most
+tokens per millisecond is taken: what its rounds expected of late, corrected by how such expectations have been met. The others are tried
+again when the time that may be lost on trying, `TRIAL_SHARE` of all time, has been saved up: what is nearly as good soon, what is hopeless
+seldom, and no more than that share is ever lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-Way = Literal["drafted", "undrafted"]
+Way = Literal["drafted", "retrieved", "plain"]
 
 TRIAL_SHARE = 0.02
-NUM_FIRST_TRIES: dict[Way, int] = {"drafted": 2, "undrafted": 1}
+NUM_FIRST_TRIES = 2
 """Rounds of each way before they are compared."""
 STEP, TRIAL_STEP = 0.2, 0.5
 """How fast an opinion follows what the last round of a way expected; faster at a trial, since what is known from before is old."""
-TRUST_MEMORY = 0.98  # of a round, a round later
-TRUST_PRIOR = 16.0  # tokens that speak for expectations being right
+MAX_DELAY = 2.0
+"""A round counts as no longer than so many times what was to be expected: the machine may have been at something else."""
+MEMORY = 0.98  # of how a round met its expectations, a round later
+PRIOR_ROUNDS = 8.0  # rounds that speak for expectations being right
 
 
-@dataclass
 class Record:
-    """What rounds of one way have been like: tokens expected and time, of late; and by what factor expectations were too low."""
+    """What rounds of one way expected of late, tokens and time; and sums of what was expected and of what came."""
 
-    expected: float
-    milliseconds: float
-    num_tries: int = 0
-    sum_expected: float = TRUST_PRIOR
-    sum_emitted: float = TRUST_PRIOR
+    def __init__(self, expected: float, milliseconds: float) -> None:
+        self.num_tries = self.last_try = 0
+        self._expected, self._milliseconds = expected, milliseconds
+        self._sum_expected = self._sum_emitted = PRIOR_ROUNDS * expected
+        self._sum_promised_ms = self._sum_ms = PRIOR_ROUNDS * milliseconds
+
+    @property
+    def milliseconds(self) -> float:
+        """What a round is likely to take."""
+        return self._milliseconds * self._sum_ms / self._sum_promised_ms
 
     @property
     def tokens_per_ms(self) -> float:
-        return self.expected / self.milliseconds * self.sum_emitted / self.sum_expected
+        return self._expected * self._sum_emitted / self._sum_expected / self.milliseconds
 
-    def add(self, expected: float, milliseconds: float, emitted: int, step: float) -> None:
+    def add(self, expected: float, promised_ms: float, emitted: int, milliseconds: float, step: float) -> None:
+        likely_ms = promised_ms * self._sum_ms / self._sum_promised_ms
+        self._expected += step * (expected - self._expected)
+        self._milliseconds += step * (promised_ms - self._milliseconds)
+        self._sum_expected = MEMORY * self._sum_expected + expected
+        self._sum_emitted = MEMORY * self._sum_emitted + emitted
+        self._sum_promised_ms = MEMORY * self._sum_promised_ms + promised_ms
+        self._sum_ms = MEMORY * self._sum_ms + min(milliseconds, MAX_DELAY * likely_ms)
         self.num_tries += 1
-        self.expected += step * (expected - self.expected)
-        self.milliseconds += step * (milliseconds - self.milliseconds)
-        self.sum_expected = TRUST_MEMORY * self.sum_expected + expected
-        self.sum_emitted = TRUST_MEMORY * self.sum_emitted + emitted
 
 
 class Pace:
@@ -49,26 +58,32 @@ class Pace:
 
     def __init__(self) -> None:
         self._records: dict[Way, Record] = {}
+        self._num_rounds = 0
         self._saved_ms = 0.0
         self._is_trial = False
 
     def choose(self, ways: Sequence[Way]) -> Way:
-        """The way for this round: the better one, or the other if its turn has come."""
+        """The way for this round: the best one, or another whose turn has come."""
         self._is_trial = False
         for way in ways:
-            if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES[way]:
+            if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES:
                 return way
         best = max(ways, key=lambda way: self._records[way].tokens_per_ms)
-        for way in ways:
-            if way != best and self._saved_ms > self._loss_ms(way, best):
-                self._saved_ms, self._is_trial = 0.0, True
-                return way
+        if len(ways) > 1:
+            oldest = min((way for way in ways if way != best), key=lambda way: self._records[way].last_try)
+            loss_ms = self._loss_ms(oldest, best)
+            if self._saved_ms >= loss_ms:
+                self._saved_ms -= loss_ms
+                self._is_trial = True
+                return oldest
         return best
 
-    def note(self, way: Way, expected: float, milliseconds: float, emitted: int) -> None:
-        """Takes in a round: the tokens it expected, the time they were to take, and the tokens there were."""
-        record = self._records.setdefault(way, Record(expected, milliseconds))
-        record.add(expected, milliseconds, emitted, TRIAL_STEP if self._is_trial else STEP)
+    def note(self, way: Way, expected: float, promised_ms: float, emitted: int, milliseconds: float) -> None:
+        """Takes in a round: the tokens that it expected and the time it was to take; the tokens there were, and its time."""
+        self._num_rounds += 1
+        record = self._records.setdefault(way, Record(expected, promised_ms))
+        record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
+        record.last_try = self._num_rounds
         self._saved_ms += TRIAL_SHARE * milliseconds
 
     def _loss_ms(self, way: Way, best: Way) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
-from hoarfrost.engine.guessing import Guesser
+from hoarfrost.engine.guessing import Guess, Guesser
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling import best_rows
@@ -33,6 +33,7 @@ class DecodingLoop:
         self.guesser, self.target, self.tree = guesser, guesser.target, tree
         self.drafter = guesser.drafter if tree.budget else None
         self._taps = self.drafter.taps if self.drafter else ()
+        guesser.prepare(tree)
 
     @torch.inference_mode()
     def prefill(self, sequence: Sequence) -> Piece:
@@ -60,7 +61,7 @@ class DecodingLoop:
         stores = [sequence.store for sequence in sequences]
         hidden, features = self.target.forward(PackedRows.from_trees(stores, trees, self.target.device), self._taps)
         logits = self.target.logits(hidden)
-        best = self._best(sequences, logits)
+        best = self._best(sequences, guesses, self.tree.retrieval, logits)
         clock.lap("verify")
         walks = self._walk(sequences, trees, logits, best)
         self._commit(sequences, trees, walks, features)
@@ -68,13 +69,15 @@ class DecodingLoop:
         clock.lap("walk")
         pieces = [sequence.emit(walked.token_ids, len(walked.rows) - 1) for sequence, walked in zip(sequences, walks, strict=True)]
         clock.lap("host")
+        self.guesser.conclude(sequences, walks, sum(clock.seconds.values()))
         for sequence in sequences:
             sequence.statistics.record_times(clock.seconds)
         return pieces
 
-    def _best(self, sequences: Many[Sequence], logits: Tensor) -> NDArray[np.int64] | None:
+    @staticmethod
+    def _best(sequences: Many[Sequence], guesses: Many[Guess], retrieves: bool, logits: Tensor) -> NDArray[np.int64] | None:
         """int64 `[n, k]`: the likeliest tokens behind every row, as many as are wanted; the only thing that is read of all rows."""
-        if self.tree.budget and self.tree.retrieval:
+        if retrieves and any(guess.candidates is not None for guess in guesses):
             return best_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
         return best_rows(logits, 1) if any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences) else None
 
@@ -95,7 +98,10 @@ class DecodingLoop:
         for sequence, tree, walked in zip(sequences, trees, walks, strict=True):
             sequence.store.commit(walked.rows)
             if features is not None and sequence.draft_state is not None:
-                sequence.pending_features.append(features[[start + row for row in walked.rows]])
+                last = walked.rows[-1]
+                is_run = last == len(walked.rows) - 1  # then no copy is made
+                kept = features[start : start + last + 1] if is_run else features[[start + row for row in walked.rows]]
+                sequence.pending_features.append(kept)
             start += tree.num_rows
 
     @staticmethod

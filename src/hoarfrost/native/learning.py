@@ -44,9 +44,7 @@ def judge_walk(
     return Verdict(*_native.judge_walk(log_probs, token_ids, places, chosen, width, parameters, information))
 
 
-def allocate(
-    log_probs: Sequence[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float
-) -> tuple[list[int], float, float]:
+def allocate(log_probs: Sequence[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> tuple[list[int], float, float]:
     """Nodes per tree, expected tokens and milliseconds of the round; see `tree.allocate`."""
-    num_nodes, expected, milliseconds = _native.allocate(list(log_probs), row_ms, fixed_ms, bare_ms)
+    num_nodes, expected, milliseconds = _native.allocate(list(log_probs), row_ms, fixed_ms)
     return num_nodes, expected, milliseconds

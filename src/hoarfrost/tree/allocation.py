@@ -25,15 +25,12 @@ class Allocation:
     milliseconds: float
 
 
-def allocate(
-    log_probs: Sequence[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float | None = None
-) -> Allocation:
+def allocate(log_probs: Sequence[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> Allocation:
     """The best number of nodes for each tree (plain twin: `hoarfrost.tree.plain.allocate_plain`).
 
     Args:
         log_probs: per tree float32 [R_i], of its rows in the order of growth, the root first (0).
         row_ms: float64 [N]: entry n - 1 is the time of a pass over n rows; no round may have more than N. There are at most N trees.
         fixed_ms: time of a round that does not depend on its rows.
-        bare_ms: the same of a round without nodes, where that costs less.
     """
-    return Allocation(*native.allocate(log_probs, row_ms, fixed_ms, fixed_ms if bare_ms is None else bare_ms))
+    return Allocation(*native.allocate(log_probs, row_ms, fixed_ms))

@@ -179,7 +179,7 @@ def _extras(hints: PlainHints, above: _Row, token_id: int, depth: int) -> dict[i
     return extras
 
 
-def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float, bare_ms: float) -> Allocation:
+def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> Allocation:
     """What `tree.allocate` finds."""
     num_trees = len(log_probs)
     # A node ranks no better than the nodes before it in its tree, so that what is taken of a tree is always a prefix.
@@ -189,7 +189,6 @@ def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.floa
     gains = np.exp(np.concatenate([one[1:] for one in log_probs])[order].astype(np.float64))
     expected = num_trees + np.concatenate(([0.0], np.cumsum(gains)))
     milliseconds = fixed_ms + row_ms[num_trees - 1 : num_trees - 1 + len(expected)]
-    milliseconds[0] += bare_ms - fixed_ms
     best = int((expected / milliseconds).argmax())
     return Allocation(np.bincount(owners[order[:best]], minlength=num_trees).tolist(), float(expected[best]), float(milliseconds[best]))
 
