@@ -6,6 +6,7 @@ begins changes from prompt to prompt. A peer that fails is left out from then on
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -60,10 +61,9 @@ class Comparison:
         return [make_record(set_name, turn_id, peer.name, answers[peer.name], expected) for peer in self.peers]
 
     def _ask_all(self, prompt_ids: list[int], num_tokens: int, index: int) -> dict[str, dict[str, Any]]:
-        """The answers of all peers, beginning with another one for every `index`; who fails is left out from here on."""
-        first = index % max(len(self.peers), 1)
+        """The answers of all peers, asked in an order of its own for every `index`; who fails is left out from here on."""
         answers = {}
-        for peer in (*self.peers[first:], *self.peers[:first]):
+        for peer in random.Random(index).sample(self.peers, len(self.peers)):
             request = {"prompt_ids": prompt_ids, "max_new_tokens": num_tokens, "mode": peer.mode}
             try:
                 answers[peer.name] = self.workers[peer.worker].ask(request, TIMEOUT_SECONDS)

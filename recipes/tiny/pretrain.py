@@ -3,11 +3,12 @@
 A schedule is a list of stages. A stage fixes the depth of the network, the mix of window lengths and the mix of sources. The schedule
 `first` begins from nothing: it trains half the layers and goes on from two copies of them (depthwise stacking, Du et al. 2024,
 arXiv 2405.15319), which reaches a given loss in clearly less time. `second` starts from a trained model: dense short retrieval first, until
-the model looks things up at all, then text, then windows that lengthen while the learning rate falls. Interrupt it at will: `--resume`
-goes on from the last checkpoint.
+the model looks things up at all, then text, then windows that lengthen while the learning rate falls. `third` goes through the same steps
+again. Interrupt it at will: `--resume` goes on from the last checkpoint.
 
     python recipes/tiny/pretrain.py --out build/tiny/first
-    python recipes/tiny/pretrain.py --schedule second --start-from build/tiny/first --out build/tiny/target [--resume]
+    python recipes/tiny/pretrain.py --schedule second --start-from build/tiny/first --out build/tiny/second [--resume]
+    python recipes/tiny/pretrain.py --schedule third --start-from build/tiny/second --out build/tiny/target [--resume]
 """
 
 from __future__ import annotations

@@ -60,11 +60,13 @@ class TestProtocol:
                 assert tree == replace(default, **mode.options)
         assert make_trees("tree-published", (16,)) == [TreeConfig.published(16)]
 
-    def test_modes_alternate_prompt_by_prompt_and_their_order_rotates(self) -> None:
+    def test_modes_alternate_prompt_by_prompt_in_ever_new_order(self) -> None:
         engine = FakeEngine()
         bench(engine).run(PROMPTS)
         measured = engine.modes[num_warm_up() :]
-        assert measured[:9] == ["ar", "chain", "tree", "chain", "tree", "ar", "tree", "ar", "chain"]
+        orders = [tuple(measured[start : start + 3]) for start in range(0, len(measured), 3)]
+        assert all(sorted(order) == ["ar", "chain", "tree"] for order in orders)
+        assert len(set(orders)) > 2
         assert engine.prompts[num_warm_up() :] == [prompt for prompt in engine.prompts[num_warm_up() :: 3] for _ in range(3)]
 
     def test_warm_up_comes_first_and_leaves_no_record(self) -> None:

@@ -1,6 +1,7 @@
 """Plain decoding, DFlash chain and DDTree on the same prompts, same engine, same weights, one after the other.
 
-The modes alternate prompt by prompt and their order rotates, so that a machine that drifts touches all alike. Answers end where they start
+The modes alternate prompt by prompt in an order that is drawn anew for each, so that a machine that drifts, or remembers what it did just
+before (clock rates, caches), touches all alike. Answers end where they start
 to repeat themselves: small models loop, and loops flatter every speculative method. Prefill, the first token and the drafter's pass over
 the prompt are not counted. A second turn follows plain decoding's first answer in every mode, so that all modes decode the same prompts;
 prompts that do not fit the model's context together with a whole answer are left out and counted.
@@ -8,6 +9,7 @@ prompts that do not fit the model's context together with a whole answer are lef
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -167,9 +169,8 @@ class DecodeBenchmark:
 
     def _decode_variants(self, ids: dict[float, list[int]], index: int) -> dict[Variant, Completion]:
         self._warm_up(ids)
-        first = index % len(self.variants)
         done = {}
-        for variant in (*self.variants[first:], *self.variants[:first]):
+        for variant in random.Random(index).sample(self.variants, len(self.variants)):
             params = self.settings.params(variant.temperature, index)
             self.engine.guesser = self._guesser(variant)
             [done[variant]] = self.engine.generate([ids[variant.temperature]], params, tree=variant.tree)
