@@ -95,12 +95,17 @@ class TestTurns:
         comparison = scripts["comparison"].Comparison(workers, peers, 32, {})
         return comparison, [comparison.measure(prompt, index) for index, prompt in enumerate(prompts)], log
 
-    def test_all_are_asked_for_as_many_tokens_and_another_one_begins_each_time(self, scripts: dict[str, ModuleType]) -> None:
-        _, outcomes, log = self.compare(scripts, [Prompt("gsm8k", str(index), ("Q",)) for index in range(2)])
-        assert log[:4] == [("Q", -1), ("hoarfrost ar", 32), ("hoarfrost tree", 32), ("ctranslate2 ar", 32)]
-        assert log[4:7] == [("hoarfrost ar", 5), ("hoarfrost tree", 5), ("ctranslate2 ar", 5)]
-        assert log[7:] == [("Q", -1), ("hoarfrost tree", 5), ("ctranslate2 ar", 5), ("hoarfrost ar", 5)]
-        assert [record.peer for record in outcomes[1].records] == ["hoarfrost-ar", "hoarfrost-tree", "ctranslate2"]
+    def test_all_are_asked_for_as_many_tokens_in_ever_new_order(self, scripts: dict[str, ModuleType]) -> None:
+        _, outcomes, log = self.compare(scripts, [Prompt("gsm8k", str(index), ("Q",)) for index in range(6)])
+        everybody = ["ctranslate2 ar", "hoarfrost ar", "hoarfrost tree"]
+        assert log[0] == ("Q", -1)
+        assert sorted(log[1:4]) == [(peer, 32) for peer in everybody], "to warm up"
+        rounds = [log[4:7], *(log[start : start + 4] for start in range(7, len(log), 4))]
+        assert all(one[0] == ("Q", -1) for one in rounds[1:])
+        orders = [tuple(one[-3:]) for one in rounds]
+        assert all(sorted(order) == [(peer, 5) for peer in everybody] for order in orders)
+        assert len(set(orders)) > 2
+        assert all([record.peer for record in outcome.records] == ["hoarfrost-ar", "hoarfrost-tree", "ctranslate2"] for outcome in outcomes)
         assert all(record.agrees and record.seconds_per_token == pytest.approx(0.1) for record in outcomes[1].records)
 
     def test_the_second_turn_follows_the_reference(self, scripts: dict[str, ModuleType]) -> None:
