@@ -129,7 +129,11 @@ def test_ctrl_c_in_the_midst_of_a_round_ends_the_stream_cleanly(pair: Pair, call
         return pieces
 
     monkeypatch.setattr(DecodingLoop, "round", interrupted)
-    code, out, err = call("run", pair.target, "Hi", "--mode", "ar", "--max-new-tokens", "64", "--min-new-tokens", "64", *FAST)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that was started in the background ignores it
+    try:
+        code, out, err = call("run", pair.target, "Hi", "--mode", "ar", "--max-new-tokens", "64", "--min-new-tokens", "64", *FAST)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert out.endswith("\n")
     assert err.count("\n") == 1
