@@ -11,6 +11,7 @@ context is brought up to date when it is asked next, in one go.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Guesser:
         self.target, self.drafter = target, drafter
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
-        self._paces: dict[tuple[int, frozenset[float]], Pace] = {}
+        self._paces: defaultdict[tuple[int, frozenset[float]], Pace] = defaultdict(Pace)
         self._row_times: dict[int, NDArray[np.float64]] = {}
         self._promise: tuple[Way, float, float] | None = None
 
@@ -108,9 +109,10 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        way: Way = self._pace(sequences).choose(self._ways(config)) if config.budget == "auto" else "drafted"
+        way: Way = self._pace(sequences).choose(self._ways(sequences, config)) if config.budget == "auto" else "drafted"
         if way == "plain":
-            self._promise = way, len(sequences), PLAIN_HOST_MS + self._row_ms(sequences)[len(sequences) - 1]
+            row_ms = self._row_ms(sequences)
+            self._promise = way, len(sequences), PLAIN_HOST_MS + row_ms[min(len(sequences), len(row_ms)) - 1]
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
         drafted = self._draft(sequences) if way == "drafted" else None
         clock.lap("draft")
@@ -121,14 +123,19 @@ class Guesser:
         clock.lap("build")
         return guesses
 
-    def _ways(self, config: TreeConfig) -> list[Way]:
-        """The ways in which a round can be decoded."""
-        possible: dict[Way, bool] = {"drafted": self.drafter is not None, "retrieved": config.retrieval, "plain": True}
+    def _ways(self, sequences: Many[Sequence], config: TreeConfig) -> list[Way]:
+        """The ways in which a round can be decoded. A batch with more rows than a pass was worth measuring for has none to spare."""
+        has_room = len(self._row_ms(sequences)) > len(sequences)
+        possible: dict[Way, bool] = {
+            "drafted": has_room and self.drafter is not None,
+            "retrieved": has_room and config.retrieval,
+            "plain": True,
+        }
         return [way for way, is_possible in possible.items() if is_possible]
 
     def _pace(self, sequences: Many[Sequence]) -> Pace:
         """How batches of this size and at these temperatures are best decoded."""
-        return self._paces.setdefault((len(sequences), frozenset(sequence.params.temperature for sequence in sequences)), Pace())
+        return self._paces[len(sequences), frozenset(sequence.params.temperature for sequence in sequences)]
 
     def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Transitions] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
@@ -163,7 +170,7 @@ class Guesser:
             shares = self.retrieval.shares(drafted is not None, temperature) if config.retrieval else None
             hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares)
             roots = [sequences[index].bonus_token_id for index in members]
-            grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, max(0, budget), hints), strict=True))
+            grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, budget, hints), strict=True))
         trees = [grown[index] for index in range(len(sequences))]
         kept = self._allocate(trees, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in trees]
         return [Guess(tree, drafted is not None, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
@@ -228,10 +235,7 @@ class Guesser:
 
     def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], is_drafted: bool) -> list[DraftTree]:
         """The part of each tree that is worth its rows; keeps in mind what the round promises."""
-        num_trees = len(grown)
-        if len(row_ms) < num_trees:
-            return [one.first(0) for one in grown]
-        fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(num_trees) if is_drafted else RETRIEVED_HOST_MS
+        fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(len(grown)) if is_drafted else RETRIEVED_HOST_MS
         allocation = allocate([one.log_probs for one in grown], row_ms, fixed_ms)
         self._promise = "drafted" if is_drafted else "retrieved", allocation.expected, allocation.milliseconds
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
