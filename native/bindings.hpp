@@ -7,6 +7,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "instruction_set.hpp"
+#include "require.hpp"
 #include "top_k.hpp"
 
 namespace hoarfrost {
@@ -25,12 +28,32 @@ using namespace nb::literals;
 template <class Scalar, size_t num_dimensions>
 using Input = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
 
+// The entries of a row side by side, other axes any distance apart.
+template <class Stored>
+using Strided = nb::ndarray<const Stored, nb::ndim<3>, nb::device::cpu>;
+
 // An array that the caller made, to be written to.
 template <class Scalar, size_t num_dimensions>
 using InPlace = nb::ndarray<Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
 
 template <class Scalar>
 using Output = nb::ndarray<nb::numpy, Scalar>;
+
+// A tensor that a face of the package has checked, in calls where handing over an array would cost as much as the call.
+using Address = uintptr_t;
+
+template <class Scalar>
+Scalar* at(Address address) {
+    return reinterpret_cast<Scalar*>(address);
+}
+
+template <class Array>
+bool has_shape(const Array& array, std::initializer_list<size_t> shape) {
+    size_t axis = 0;
+    for (const size_t extent : shape)
+        if (array.shape(axis++) != extent) return false;
+    return true;
+}
 
 using OptionalName = std::optional<std::string>;
 

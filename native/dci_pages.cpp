@@ -1,20 +1,13 @@
 // Cells cut into pages, and lists of pages merged. The plain twins are in src/hoarfrost/cache/index/dci_plain.py.
 #include <algorithm>
-#include <bit>
 #include <limits>
 
 #include "dci.hpp"
+#include "rank_key.hpp"
 
 namespace hoarfrost {
 
 namespace {
-
-// Higher score first, then lower page: as one integer, whose falling order is that order.
-uint64_t rank_key(float score, size_t page) {
-    const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);
-    const uint32_t ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return static_cast<uint64_t>(ordered) << 32 | (0xFFFFFFFFu - static_cast<uint32_t>(page));
-}
 
 // The best `count` pages of one query, those without a score last, in order; empty pages left out.
 void best_pages(const float* scores, const int32_t* counts, size_t num_pages, size_t count, std::vector<uint64_t>& keys,
@@ -25,7 +18,7 @@ void best_pages(const float* scores, const int32_t* counts, size_t num_pages, si
     const size_t found = std::min(count, keys.size());
     std::partial_sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(found), keys.end(), std::greater<>());
     best.clear();
-    for (size_t i = 0; i < found; ++i) best.push_back(static_cast<int32_t>(0xFFFFFFFFu - static_cast<uint32_t>(keys[i])));
+    for (size_t i = 0; i < found; ++i) best.push_back(static_cast<int32_t>(place_of(keys[i])));
     for (size_t page = 0; page < num_pages && best.size() < count; ++page)
         if (counts[page] > 0 && !(scores[page] > -std::numeric_limits<float>::infinity())) best.push_back(static_cast<int32_t>(page));
 }

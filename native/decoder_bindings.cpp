@@ -3,63 +3,37 @@
 // call.
 #include "decoder_bindings.hpp"
 
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <cstring>
-#include <memory>
-#include <optional>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
+#include "bindings.hpp"
 #include "decoder_layer.hpp"
 #include "decoder_stack.hpp"
 #include "dense_attention.hpp"
-
-namespace nb = nanobind;
-using namespace nb::literals;
 
 namespace hoarfrost {
 
 namespace {
 
-using Address = uintptr_t;
-
 // bfloat16 is no type of numpy's: it comes as its bits.
 template <class Scalar>
 using Bits = std::conditional_t<std::is_same_v<Scalar, BFloat16>, uint16_t, float>;
 
-template <class Scalar, size_t num_dimensions>
-using Array = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
-
-template <class Scalar>
-Scalar* at(Address address) {
-    return reinterpret_cast<Scalar*>(address);
-}
-
-std::vector<float> to_vector(const std::optional<Array<float, 1>>& values) {
+std::vector<float> to_vector(const std::optional<Input<float, 1>>& values) {
     return values ? std::vector<float>(values->data(), values->data() + values->size()) : std::vector<float>();
 }
 
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
 template <class Weight>
-std::shared_ptr<Matrix<Weight>> make_matrix(const Array<Bits<Weight>, 2>& weight, const std::optional<Array<float, 1>>& bias,
-                                            const std::optional<std::string>& instruction_set) {
+std::shared_ptr<Matrix<Weight>> make_matrix(const Input<Bits<Weight>, 2>& weight, const std::optional<Input<float, 1>>& bias,
+                                            const OptionalName& instruction_set) {
     require(weight.shape(0) > 0 && weight.shape(1) > 0, "The matrix is empty.");
     require(!bias || bias->size() == weight.shape(0), "The bias must have one entry per output.");
     return std::make_shared<Matrix<Weight>>(reinterpret_cast<const Weight*>(weight.data()), weight.shape(0), weight.shape(1), to_vector(bias),
-                                            instruction_set ? instruction_set_named(*instruction_set) : best_instruction_set());
+                                            chosen(instruction_set));
 }
 
 // out [n, num_outputs] = rows [n, num_inputs] times the matrix, both in the type of the weights.
@@ -110,7 +84,7 @@ struct DecoderLayer {
 };
 
 template <class Weight>
-StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& layers, const Array<float, 1>& final_norm, float final_eps,
+StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& layers, const Input<float, 1>& final_norm, float final_eps,
                                 float attention_scale) {
     require(!layers.empty(), "The stack has no layers.");
     StackWeights<Weight> stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale};
@@ -153,8 +127,8 @@ void bind_weights(nb::module_& module, const std::string& suffix) {
     nb::class_<Layer>(module, ("DecoderLayer" + suffix).c_str())
         .def(
             "__init__",
-            [](Layer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Array<float, 1>& input_norm,
-               const std::optional<Array<float, 1>>& head_norm, const Array<float, 1>& post_norm, MatrixPointer qkv, MatrixPointer output,
+            [](Layer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Input<float, 1>& input_norm,
+               const std::optional<Input<float, 1>>& head_norm, const Input<float, 1>& post_norm, MatrixPointer qkv, MatrixPointer output,
                MatrixPointer gate_up, MatrixPointer down) {
                 Layer layer{{num_heads, num_kv_heads, head_dim, norm_eps},
                             {to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),

@@ -3,18 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <stdexcept>
 #include <utility>
 
 #include "dense_attention.hpp"
+#include "require.hpp"
 
 namespace hoarfrost {
 
 namespace {
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 // Whether a matrix is there and leads from so many inputs to so many outputs.
 template <class Weight>

@@ -2,57 +2,23 @@
 // round, checked by src/hoarfrost/native/drafter.py; everything else comes as arrays.
 #include "drafter_bindings.hpp"
 
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
-#include <initializer_list>
-#include <memory>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
+#include "bindings.hpp"
 #include "draft_network.hpp"
 #include "transitions.hpp"
-
-namespace nb = nanobind;
-using namespace nb::literals;
 
 namespace hoarfrost {
 
 namespace {
 
-using Address = uintptr_t;
-template <class Scalar, size_t num_dimensions>
-using Input = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
-template <class Scalar, size_t num_dimensions>
-using Output = nb::ndarray<Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
 using Norm = Input<float, 1>;
 
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
-template <class Array>
-bool has_shape(const Array& array, std::initializer_list<size_t> shape) {
-    size_t axis = 0;
-    for (const size_t extent : shape)
-        if (array.shape(axis++) != extent) return false;
-    return true;
-}
-
 std::vector<float> to_vector(const Norm& values) { return std::vector<float>(values.data(), values.data() + values.size()); }
-
-template <class Scalar>
-Scalar* at(Address address) {
-    return reinterpret_cast<Scalar*>(address);
-}
 
 // Rows in the type of the weights as floats; float32 stays where it is.
 template <class Stored>
@@ -113,7 +79,7 @@ void run(const DraftNetwork<Weight>& network, const std::vector<ContextTuple>& c
 // `hidden [sequences * horizon, width]` are the final states; the arrays are those of transitions.hpp, one sequence after the other.
 template <class Weight>
 void transitions(const Matrix<Weight>& projection, Address predecessors, Address successors, Address hidden, const Input<float, 3>& marginals,
-                 const Input<int64_t, 3>& token_ids, const std::vector<int64_t>& bonus_token_ids, const Output<float, 4>& log_probs,
+                 const Input<int64_t, 3>& token_ids, const std::vector<int64_t>& bonus_token_ids, const InPlace<float, 4>& log_probs,
                  size_t num_threads) {
     const size_t num_sequences = marginals.shape(0), horizon = marginals.shape(1), count = marginals.shape(2);
     require(has_shape(token_ids, {num_sequences, horizon, count}) && has_shape(log_probs, {num_sequences, horizon, count, count}) &&
@@ -132,8 +98,8 @@ void transitions(const Matrix<Weight>& projection, Address predecessors, Address
     }
 }
 
-void order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const Output<float, 3>& ordered,
-           const Output<int64_t, 3>& ordered_ids, const Output<int32_t, 3>& places) {
+void order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const InPlace<float, 3>& ordered,
+           const InPlace<int64_t, 3>& ordered_ids, const InPlace<int32_t, 3>& places) {
     const size_t horizon = token_ids.shape(0), count = token_ids.shape(1);
     require(has_shape(log_probs, {horizon, count, count}) && has_shape(ordered, {horizon, count, count}) &&
                 has_shape(ordered_ids, {horizon, count, count}) && has_shape(places, {horizon, count, count}),

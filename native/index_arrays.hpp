@@ -1,28 +1,10 @@
 // What the bindings of the page indexes share: views of keys and pages, and the checks without which a kernel would read or write astray.
 #pragma once
 
-#include <initializer_list>
-
 #include "bindings.hpp"
 #include "page_index.hpp"
 
 namespace hoarfrost {
-
-// The entries of a row side by side, other axes any distance apart.
-template <class Stored>
-using Strided = nb::ndarray<const Stored, nb::ndim<3>, nb::device::cpu>;
-
-inline void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
-template <class Array>
-bool has_shape(const Array& array, std::initializer_list<size_t> shape) {
-    size_t axis = 0;
-    for (const size_t extent : shape)
-        if (array.shape(axis++) != extent) return false;
-    return true;
-}
 
 inline void check_counts(const int32_t* counts, size_t size, size_t page_size) {
     for (size_t i = 0; i < size; ++i)

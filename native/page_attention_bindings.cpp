@@ -2,37 +2,16 @@
 // would read astray.
 #include "page_attention_bindings.hpp"
 
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-
-#include <optional>
-#include <stdexcept>
-#include <string>
 #include <type_traits>
 
+#include "bindings.hpp"
 #include "page_attention.hpp"
-
-namespace nb = nanobind;
-using namespace nb::literals;
 
 namespace hoarfrost {
 
 namespace {
 
-// Rows contiguous, other axes any distance apart.
-template <class Stored>
-using Rows = nb::ndarray<const Stored, nb::ndim<3>, nb::device::cpu>;
-
-template <class Scalar, size_t num_dimensions>
-using Dense = nb::ndarray<const Scalar, nb::ndim<num_dimensions>, nb::c_contig, nb::device::cpu>;
-
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
-void check_pages(const Dense<int64_t, 3>& slots, const Dense<int32_t, 3>& page_rows, size_t num_slots, size_t page_size) {
+void check_pages(const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows, size_t num_slots, size_t page_size) {
     for (size_t axis = 0; axis < 3; ++axis) require(slots.shape(axis) == page_rows.shape(axis), "slots and page_rows must be of one shape.");
     for (size_t i = 0; i < slots.size(); ++i) {
         const int32_t rows = page_rows.data()[i];
@@ -43,22 +22,22 @@ void check_pages(const Dense<int64_t, 3>& slots, const Dense<int32_t, 3>& page_r
 }
 
 template <class Stored>
-bool has_contiguous_rows(const Rows<Stored>& rows, size_t head_dim) {
+bool has_contiguous_rows(const Strided<Stored>& rows, size_t head_dim) {
     return rows.shape(2) == head_dim && (rows.stride(2) == 1 || head_dim == 1);
 }
 
 template <class Stored>
-bool has_dense_rows(const Rows<Stored>& rows, size_t head_dim) {
+bool has_dense_rows(const Strided<Stored>& rows, size_t head_dim) {
     return has_contiguous_rows(rows, head_dim) && (rows.shape(1) <= 1 || static_cast<size_t>(rows.stride(1)) == head_dim);
 }
 
 template <class Scalar, class Stored>
-void attend_pages_face(const Rows<Stored>& queries, const Rows<Stored>& local_keys, const Rows<Stored>& local_values,
-                       const Dense<Stored, 4>& pool, const Dense<int64_t, 3>& slots, const Dense<int32_t, 3>& page_rows,
-                       const std::optional<Dense<bool, 2>>& visible, const std::optional<Dense<float, 3>>& mean_keys,
-                       const std::optional<Dense<float, 3>>& mean_values, const std::optional<Dense<float, 3>>& log_counts, float scale,
-                       nb::ndarray<Stored, nb::ndim<3>, nb::c_contig, nb::device::cpu> out, size_t num_threads,
-                       const std::optional<std::string>& instruction_set) {
+void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& local_keys, const Strided<Stored>& local_values,
+                       const Input<Stored, 4>& pool, const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows,
+                       const std::optional<Input<bool, 2>>& visible, const std::optional<Input<float, 3>>& mean_keys,
+                       const std::optional<Input<float, 3>>& mean_values, const std::optional<Input<float, 3>>& log_counts, float scale,
+                       InPlace<Stored, 3> out, size_t num_threads,
+                       const OptionalName& instruction_set) {
     const size_t num_heads = queries.shape(0), num_rows = queries.shape(1), head_dim = queries.shape(2);
     const size_t num_kv_heads = local_keys.shape(0), num_local = local_keys.shape(1), num_lists = slots.shape(1);
     require(num_kv_heads > 0 && num_heads % num_kv_heads == 0, "The query heads must be a multiple of the KV heads.");
@@ -108,7 +87,7 @@ void attend_pages_face(const Rows<Stored>& queries, const Rows<Stored>& local_ke
         .log_counts = log_counts ? log_counts->data() : nullptr,
         .out = reinterpret_cast<Scalar*>(out.data()),
     };
-    const InstructionSet variant = instruction_set ? instruction_set_named(*instruction_set) : best_instruction_set();
+    const InstructionSet variant = chosen(instruction_set);
     nb::gil_scoped_release unlocked;
     attend_pages(problem, num_threads, variant);
 }

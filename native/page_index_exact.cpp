@@ -8,6 +8,7 @@
 #include "lanes.hpp"
 #include "page_index.hpp"
 #include "prefetch.hpp"
+#include "rank_key.hpp"
 
 namespace hoarfrost {
 
@@ -68,11 +69,6 @@ HOARFROST_INLINE void score_page(const KeySlots<Key>& keys, const ScoredPage& pa
     }
 }
 
-// Larger share first, then lower place: as one integer, whose natural order is that order. Shares are 0 or more.
-uint64_t rank_key(float share, size_t place) {
-    return static_cast<uint64_t>(std::bit_cast<uint32_t>(share)) << 32 | (0xFFFFFFFFu - static_cast<uint32_t>(place));
-}
-
 }  // namespace
 
 template <class Key>
@@ -122,7 +118,7 @@ void rank_pages(const float* log_masses, const float* totals, size_t num_queries
     const size_t found = std::min(count, keys.size());
     std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(found), keys.end(), std::greater<>());
     std::sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(found), std::greater<>());
-    for (size_t i = 0; i < count; ++i) places[i] = i < found ? static_cast<int32_t>(0xFFFFFFFFu - static_cast<uint32_t>(keys[i])) : -1;
+    for (size_t i = 0; i < count; ++i) places[i] = i < found ? static_cast<int32_t>(place_of(keys[i])) : -1;
 }
 
 template void exact_log_masses(const KeySlots<float>&, const ScoredPage*, size_t, const float*, size_t, InstructionSet, float*);

@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "rank_key.hpp"
+
 namespace hoarfrost {
 
 namespace {
@@ -40,20 +42,6 @@ HOARFROST_INLINE float exp_negative(float x) {
     return p * std::bit_cast<float>((std::bit_cast<uint32_t>(rounded) << 23) + 0x3F800000u);
 }
 
-// Larger logit first, then lower index: as one integer, whose natural order is that order.
-HOARFROST_INLINE uint64_t rank_key(float logit, size_t index) {
-    const uint32_t bits = std::bit_cast<uint32_t>(logit + 0.0f);  // -0 and +0 are equal logits
-    const uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-    return static_cast<uint64_t>(ordered) << 32 | (0xFFFFFFFFu - static_cast<uint32_t>(index));
-}
-
-float logit_of(uint64_t key) {
-    const uint32_t ordered = static_cast<uint32_t>(key >> 32);
-    return std::bit_cast<float>((ordered & 0x80000000u) != 0 ? ordered & 0x7FFFFFFFu : ~ordered);
-}
-
-size_t index_of(uint64_t key) { return 0xFFFFFFFFu - static_cast<uint32_t>(key); }
-
 // The k largest of the keys offered so far: appends, and drops all but the best k when twice as many have gathered.
 class BestKeys {
 public:
@@ -76,7 +64,7 @@ public:
         if (keys_.size() < k_) return;
         std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(k_) - 1, keys_.end(), std::greater<>());
         keys_.resize(k_);
-        bound_ = logit_of(keys_.back());
+        bound_ = score_of(keys_.back());
     }
 
     const std::vector<uint64_t>& sorted() {
@@ -235,8 +223,8 @@ void RowReader<Logit>::top(size_t k, float* log_probs, int64_t* token_ids) const
     offer_candidates(row_, vocab_size_, group_maxima_, lower_bound_of_best(group_maxima_, best), best);
     size_t filled = 0;
     for (const uint64_t key : best.sorted()) {
-        log_probs[filled] = static_cast<float>(logit_of(key) - maximum_ - log_sum_);
-        token_ids[filled++] = static_cast<int64_t>(index_of(key));
+        log_probs[filled] = static_cast<float>(score_of(key) - maximum_ - log_sum_);
+        token_ids[filled++] = static_cast<int64_t>(place_of(key));
     }
     std::fill(log_probs + filled, log_probs + k, -infinity);
     fill_with_impossible(row_, filled, k, token_ids);
@@ -268,7 +256,7 @@ void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instru
         if (!is_fit) continue;
         offer_candidates(values, vocab_size, group_maxima, lower_bound_of_best(group_maxima, best), best);
         size_t filled = 0;
-        for (const uint64_t key : best.sorted()) token_ids[filled++] = static_cast<int64_t>(index_of(key));
+        for (const uint64_t key : best.sorted()) token_ids[filled++] = static_cast<int64_t>(place_of(key));
         fill_with_impossible(values, filled, k, token_ids);
     }
 }

@@ -1,7 +1,12 @@
 """Types of the C++ kernels; `hoarfrost.native` wraps them with checks and documents them. Sources: native/ in the repository."""
 
+from typing import Generic, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+_Matrix = TypeVar("_Matrix")
+_Layer = TypeVar("_Layer")
 
 _Trees = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]]
 
@@ -259,21 +264,23 @@ def order_transitions(
     places: NDArray[np.int32],
 ) -> None: ...
 
-class DraftLayerFloat32:
+class _DraftLayer(Generic[_Matrix]):
     def __init__(
         self,
         input_norm: NDArray[np.float32],
         head_norm: NDArray[np.float32],
         post_norm: NDArray[np.float32],
-        qkv: MatrixFloat32,
-        output: MatrixFloat32,
-        gate_up: MatrixFloat32,
-        down: MatrixFloat32,
+        qkv: _Matrix,
+        output: _Matrix,
+        gate_up: _Matrix,
+        down: _Matrix,
         is_causal: bool,
         window: int,
     ) -> None: ...
 
-class DraftNetworkFloat32:
+class DraftLayerFloat32(_DraftLayer[MatrixFloat32]): ...
+
+class _DraftNetwork(Generic[_Matrix, _Layer]):
     def __init__(
         self,
         num_heads: int,
@@ -281,15 +288,17 @@ class DraftNetworkFloat32:
         head_dim: int,
         norm_eps: float,
         block_size: int,
-        fusion: MatrixFloat32,
+        fusion: _Matrix,
         context_norm: NDArray[np.float32],
         context_key_norm: NDArray[np.float32],
-        context_kv: MatrixFloat32,
-        layers: list[DraftLayerFloat32],
+        context_kv: _Matrix,
+        layers: list[_Layer],
         norm: NDArray[np.float32],
     ) -> None: ...
     def extend(self, contexts: list[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None: ...
     def run(self, contexts: list[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None: ...
+
+class DraftNetworkFloat32(_DraftNetwork[MatrixFloat32, DraftLayerFloat32]): ...
 
 def transitions_float32(
     projection: MatrixFloat32,
@@ -303,37 +312,8 @@ def transitions_float32(
     num_threads: int,
 ) -> None: ...
 
-class DraftLayerBFloat16:
-    def __init__(
-        self,
-        input_norm: NDArray[np.float32],
-        head_norm: NDArray[np.float32],
-        post_norm: NDArray[np.float32],
-        qkv: MatrixBFloat16,
-        output: MatrixBFloat16,
-        gate_up: MatrixBFloat16,
-        down: MatrixBFloat16,
-        is_causal: bool,
-        window: int,
-    ) -> None: ...
-
-class DraftNetworkBFloat16:
-    def __init__(
-        self,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        norm_eps: float,
-        block_size: int,
-        fusion: MatrixBFloat16,
-        context_norm: NDArray[np.float32],
-        context_key_norm: NDArray[np.float32],
-        context_kv: MatrixBFloat16,
-        layers: list[DraftLayerBFloat16],
-        norm: NDArray[np.float32],
-    ) -> None: ...
-    def extend(self, contexts: list[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None: ...
-    def run(self, contexts: list[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None: ...
+class DraftLayerBFloat16(_DraftLayer[MatrixBFloat16]): ...
+class DraftNetworkBFloat16(_DraftNetwork[MatrixBFloat16, DraftLayerBFloat16]): ...
 
 def transitions_bfloat16(
     projection: MatrixBFloat16,
