@@ -78,6 +78,22 @@ Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t k, con
     return token_ids.to_numpy();
 }
 
+template <class Logit, class Stored>
+nb::tuple best_with_noise_face(const LogitArray<Stored>& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
+                               size_t num_threads, const OptionalName& instruction_set) {
+    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
+    if (k < 1 || k > rows.vocab_size)
+        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
+    const InstructionSet variant = chosen(instruction_set);
+    Buffer<float> scores({rows.num_rows, k});
+    Buffer<int64_t> token_ids({rows.num_rows, k});
+    {
+        nb::gil_scoped_release unlocked;
+        best_with_noise(rows, temperature, {seed, first_position}, k, variant, num_threads, scores.data.get(), token_ids.data.get());
+    }
+    return nb::make_tuple(scores.to_numpy(), token_ids.to_numpy());
+}
+
 }  // namespace
 
 }  // namespace hoarfrost
@@ -100,6 +116,10 @@ NB_MODULE(_native, module) {
         "seed"_a, "position"_a, "vocab_size"_a, "instruction_set"_a = nb::none());
     module.def("gumbel_noise_rows", &gumbel_rows_face, "seed"_a, "first_position"_a, "token_ids"_a.noconvert(),
                "instruction_set"_a = nb::none());
+    module.def("best_with_noise", &best_with_noise_face<float, float>, "logits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a,
+               "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("best_with_noise_bfloat16", &best_with_noise_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "temperature"_a, "seed"_a,
+               "first_position"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     nb::class_<SuffixIndex>(module, "SuffixIndex")
         .def(nb::init<>())
         .def("extend", [](SuffixIndex& index, const Input<int64_t, 1>& token_ids) { index.extend(token_ids.data(), token_ids.size()); },

@@ -2,12 +2,18 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
+
+#include "best_keys.hpp"
+#include "lanes.hpp"
+#include "team.hpp"
 
 namespace hoarfrost {
 
 namespace {
 
-constexpr size_t tile_size = 256;
+constexpr size_t tile_size = 256;  // places within one fit into a byte
 
 // The finaliser of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 HOARFROST_INLINE uint64_t mix(uint64_t x) {
@@ -19,7 +25,10 @@ HOARFROST_INLINE uint64_t mix(uint64_t x) {
     return x;
 }
 
-HOARFROST_INLINE uint64_t token_bits(uint64_t stream, uint64_t token_id) { return mix(stream ^ mix(token_id + 0xD1B54A32D192ED03u)); }
+// The part of the hash that is the same in all streams.
+HOARFROST_INLINE uint64_t token_key(uint64_t token_id) { return mix(token_id + 0xD1B54A32D192ED03u); }
+
+HOARFROST_INLINE uint64_t token_bits(uint64_t stream, uint64_t token_id) { return mix(stream ^ token_key(token_id)); }
 
 // An integer below 2^52 as a double: AVX2 has no such conversion, the bit pattern of 2^52 + integer needs none.
 HOARFROST_INLINE double to_double(uint64_t integer) { return std::bit_cast<double>(integer | 0x4330000000000000u) - 0x1p52; }
@@ -47,6 +56,84 @@ HOARFROST_INLINE double log_positive(double x) {
 
 HOARFROST_INLINE float gumbel(uint64_t bits) { return static_cast<float>(-log_positive(-log_positive(unit_interval(bits)))); }
 
+using L = Lanes<8>;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+// The largest of `count` logits; NaN where one is NaN or +inf.
+template <class Logit>
+HOARFROST_INLINE float largest_logit(const Logit* row, size_t count) {
+    constexpr float lowest = std::numeric_limits<float>::lowest();
+    L greatest = L::all(-infinity), flaw = L::all(0.0f);
+    size_t i = 0;
+    for (; i + L::width <= count; i += L::width) {
+        const L x = L::load(row + i);
+        flaw = flaw + L::all(lowest).max(x) * L::all(0.0f);
+        greatest = greatest.max(x);
+    }
+    float maxima[L::width], flaws = sum_of(flaw);
+    greatest.store(maxima);
+    float result = *std::max_element(maxima, maxima + L::width);
+    for (; i < count; ++i) {
+        const float x = to_float(row[i]);
+        flaws += (x > lowest || std::isnan(x) ? x : lowest) * 0.0f;
+        result = result > x ? result : x;
+    }
+    return result + flaws;
+}
+
+// The keys of tokens 0 ... count - 1 (and some more): computed once per thread.
+const uint64_t* token_keys(size_t count, InstructionSet instruction_set) {
+    thread_local std::vector<uint64_t> keys;
+    const size_t padded = (count + tile_size - 1) / tile_size * tile_size;
+    if (keys.size() < padded) {
+        keys.resize(padded);
+        run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
+            for (size_t i = 0; i < padded; ++i) keys[i] = token_key(i);
+        });
+    }
+    return keys.data();
+}
+
+// Of the tokens `start` ... `start + count` (a tile, padded with -inf) offers those that may be among the best. With u = 1 - e the noise is
+// at most -log(e), so a token of score s reaches the bound b only if e <= exp(s - b): one hash, one exponential and no logarithm for most.
+template <class Logit>
+HOARFROST_INLINE void offer_tile(const Logit* row, size_t start, size_t count, float maximum, float temperature, uint64_t stream,
+                                 const uint64_t* keys, BestKeys& best) {
+    constexpr float slack = 0.01f, relative_slack = 1e-6f;
+    alignas(32) float scores[tile_size], excess[tile_size];
+    uint64_t bits[tile_size];
+    const float lowered = best.bound() - std::abs(best.bound()) * relative_slack - slack;
+    for (size_t i = 0; i < count; ++i) scores[i] = (to_float(row[start + i]) - maximum) / temperature;
+    for (size_t i = count; i < tile_size; ++i) scores[i] = -infinity;
+    for (size_t i = 0; i < tile_size; ++i) bits[i] = mix(stream ^ keys[start + i]);
+    for (size_t i = 0; i < tile_size; ++i) excess[i] = static_cast<float>(to_double(~bits[i] >> 40)) * 0x1p-24f;
+    for (size_t i = 0; i < tile_size; i += L::width) {
+        const L reach = exp_of(L::load(scores + i) * L::all(1.0f - relative_slack) - L::all(lowered));
+        (L::load(excess + i) - reach).store(excess + i);
+    }
+    uint64_t reaching_bits[tile_size];
+    uint8_t reaching[tile_size];
+    size_t num_reaching = 0;
+    for (size_t first = 0; first < count; first += 4 * L::width) {
+        L least = L::load(excess + first);
+        for (size_t part = 1; part < 4; ++part) least = least.min(L::load(excess + first + part * L::width));
+        float parts[L::width];
+        least.store(parts);
+        if (*std::min_element(parts, parts + L::width) > 0.0f) continue;
+        for (size_t i = first; i < std::min(first + 4 * L::width, count); ++i) {
+            reaching[num_reaching] = static_cast<uint8_t>(i);
+            reaching_bits[num_reaching] = bits[i];
+            num_reaching += excess[i] <= 0.0f && scores[i] > -infinity;
+        }
+    }
+    float noise[tile_size];
+    for (size_t i = 0; i < num_reaching; ++i) noise[i] = gumbel(reaching_bits[i]);
+    for (size_t i = 0; i < num_reaching; ++i) {
+        const float score = scores[reaching[i]] + noise[i];
+        if (score >= best.bound()) best.offer(score, start + reaching[i]);
+    }
+}
+
 }  // namespace
 
 uint64_t noise_stream(uint64_t seed, uint64_t position) { return mix(seed ^ mix(position + 0x9E3779B97F4A7C15u)); }
@@ -71,5 +158,37 @@ void gumbel_noise(uint64_t stream, const int64_t* token_ids, size_t count, Instr
         }
     });
 }
+
+template <class Logit>
+void best_with_noise(const LogitRows<Logit>& logits, float temperature, NoiseOrigin noise, size_t k, InstructionSet instruction_set,
+                     size_t num_threads, float* scores, int64_t* token_ids) {
+    const size_t vocab_size = logits.vocab_size;
+    const uint64_t* keys = token_keys(vocab_size, instruction_set);
+    std::fill_n(scores, logits.num_rows * k, -infinity);
+    std::fill_n(token_ids, logits.num_rows * k, -1);
+    parallel_for(logits.num_rows, num_threads, [&](size_t row) {
+        const Logit* values = logits.data + row * logits.row_stride;
+        BestKeys best(k);
+        float maximum = 0.0f;
+        run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
+            maximum = largest_logit(values, vocab_size);
+            if (!std::isfinite(maximum)) return;
+            const uint64_t stream = noise_stream(noise.seed, noise.position + row);
+            for (size_t start = 0; start < vocab_size; start += tile_size)
+                offer_tile(values, start, std::min(vocab_size - start, tile_size), maximum, temperature, stream, keys, best);
+        });
+        if (!std::isfinite(maximum)) return;
+        size_t filled = row * k;
+        for (const uint64_t key : best.sorted()) {
+            scores[filled] = score_of(key);
+            token_ids[filled++] = static_cast<int64_t>(place_of(key));
+        }
+        for (size_t index = 0; filled < (row + 1) * k; ++index)
+            if (std::isinf((to_float(values[index]) - maximum) / temperature)) token_ids[filled++] = static_cast<int64_t>(index);
+    });
+}
+
+template void best_with_noise(const LogitRows<float>&, float, NoiseOrigin, size_t, InstructionSet, size_t, float*, int64_t*);
+template void best_with_noise(const LogitRows<BFloat16>&, float, NoiseOrigin, size_t, InstructionSet, size_t, float*, int64_t*);
 
 }  // namespace hoarfrost

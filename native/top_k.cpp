@@ -8,12 +8,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
-#include "rank_key.hpp"
+#include "best_keys.hpp"
 
 namespace hoarfrost {
 
@@ -41,43 +40,6 @@ HOARFROST_INLINE float exp_negative(float x) {
     p = p * f + 1.0f;
     return p * std::bit_cast<float>((std::bit_cast<uint32_t>(rounded) << 23) + 0x3F800000u);
 }
-
-// The k largest of the keys offered so far: appends, and drops all but the best k when twice as many have gathered.
-class BestKeys {
-public:
-    explicit BestKeys(size_t k) : k_(k) { keys_.reserve(2 * k); }
-
-    void clear() {
-        keys_.clear();
-        bound_ = lowest;
-    }
-
-    // No logit below this one can be among the best k.
-    float bound() const { return bound_; }
-
-    void offer(float logit, size_t index) {
-        keys_.push_back(rank_key(logit, index));
-        if (keys_.size() == 2 * k_) prune();
-    }
-
-    void prune() {
-        if (keys_.size() < k_) return;
-        std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(k_) - 1, keys_.end(), std::greater<>());
-        keys_.resize(k_);
-        bound_ = score_of(keys_.back());
-    }
-
-    const std::vector<uint64_t>& sorted() {
-        prune();
-        std::sort(keys_.begin(), keys_.end(), std::greater<>());
-        return keys_;
-    }
-
-private:
-    size_t k_;
-    float bound_ = lowest;
-    std::vector<uint64_t> keys_;
-};
 
 // The log-normaliser in the making: of every lane the maximum so far, and the sum of exponentials relative to it.
 struct Normaliser {

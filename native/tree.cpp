@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "noise.hpp"
+
 namespace hoarfrost {
 
 namespace {
@@ -39,6 +41,12 @@ struct Extra {
     int64_t token_id;
     double share;
 };
+
+// The probability that a token which wins with probability `share` does so, given its own noise: the greatest of all others'
+// log-probability + noise is a Gumbel value shifted by log(1 - share).
+double share_given(double share, float noise) {
+    return share <= 0.0 ? 0.0 : std::exp((1.0 - 1.0 / share) * std::exp(-static_cast<double>(noise)));
+}
 
 // What the search has to know of a row beyond what is written out.
 struct Row {
@@ -140,6 +148,7 @@ private:
         const Row& above = rows_[static_cast<size_t>(row)];
         const uint32_t first = static_cast<uint32_t>(extras_.size());
         collect_extras(row, above);
+        hear_noise(first, static_cast<size_t>(tree_.depths[row]));
         const uint32_t count = static_cast<uint32_t>(extras_.size()) - first;
         rows_[static_cast<size_t>(row)].first_extra = first;
         rows_[static_cast<size_t>(row)].num_extras = count;
@@ -177,15 +186,27 @@ private:
         const int64_t token_id = tree_.token_ids[row];
         if (token_id < 0 || static_cast<size_t>(token_id) >= given_.vocab_size) return;
         for (size_t rank = 0; rank < given_.num_successors; ++rank) {
-            const int64_t next = given_.successors[static_cast<size_t>(token_id) * given_.num_successors + rank];
+            const size_t entry = static_cast<size_t>(token_id) * given_.num_successors + rank;
+            const int64_t next = given_.successors[entry];
             if (next < 0) break;
-            const double share = static_cast<double>(given_.successor_shares[rank]);
+            const double share = static_cast<double>(given_.grade_shares[std::min<size_t>(given_.grades[entry], given_.num_grades - 1)]);
             const auto same = std::find_if(extras_.begin() + static_cast<std::ptrdiff_t>(first), extras_.end(),
                                            [next](const Extra& extra) { return extra.token_id == next; });
             if (same == extras_.end())
                 extras_.push_back({next, share});
             else
                 same->share = std::min(1.0, same->share + share);
+        }
+    }
+
+    // Weighs the guesses of other sources below a row of `depth`, from number `first` on, by the noise they will meet.
+    void hear_noise(size_t first, size_t depth) {
+        if (!given_.has_noise || first == extras_.size()) return;
+        const uint64_t stream = noise_stream(given_.seed, given_.first_position + depth);
+        for (size_t place = first; place < extras_.size(); ++place) {
+            float noise;
+            gumbel_noise(stream, &extras_[place].token_id, 1, InstructionSet::plain, &noise);
+            extras_[place].share = share_given(extras_[place].share, noise);
         }
     }
 

@@ -30,16 +30,20 @@ struct Calibration {
 
 // Guesses beside the drafter's. Where the drafter's best candidates leave probability over, a further source has a share of it:
 // the next token of `path` (a continuation of the committed text) below rows that follow it from the root, and the tokens
-// that came after a row's token before, `successors [vocab_size, num_successors]` (-1: none), best first.
+// that came after a row's token before, `successors [vocab_size, num_successors]` (-1: none), best first, with the share of their grade. Where the noise that will choose is
+// known, the share counts for a token as it is likely to win with its noise.
 struct Extras {
     const int64_t* path = nullptr;
     const float* path_shares = nullptr;
     size_t path_length = 0;
     const int32_t* successors = nullptr;
-    const float* successor_shares = nullptr;
-    size_t num_successors = 0;
+    const uint8_t* grades = nullptr;  // of the same shape
+    const float* grade_shares = nullptr;
+    size_t num_successors = 0, num_grades = 0;
     size_t vocab_size = 0;
     size_t max_depth = 0;  // no row lies deeper
+    bool has_noise = false;
+    uint64_t seed = 0, first_position = 0;  // of the noise; the position is that of depth 1
 
     bool empty() const { return path_length == 0 && num_successors == 0; }
 };

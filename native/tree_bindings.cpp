@@ -68,8 +68,10 @@ struct Hints {
     std::vector<Input<int64_t, 1>> paths;        // one per tree
     std::vector<Input<float, 1>> path_shares;    // one per tree
     std::optional<Input<int32_t, 2>> successors;
-    std::optional<Input<float, 1>> successor_shares;
+    std::optional<Input<uint8_t, 2>> grades;  // as the successors
+    std::optional<Input<float, 1>> grade_shares;
     std::vector<size_t> max_depths;  // one per tree
+    std::vector<std::pair<uint64_t, uint64_t>> noise;  // one per tree, or none: seed and position of depth 1
 
     bool has_extras() const { return !paths.empty() || successors; }
 
@@ -80,9 +82,11 @@ struct Hints {
             throw std::invalid_argument("There must be one path per tree, each with its shares.");
         for (size_t i = 0; i < paths.size(); ++i)
             if (paths[i].size() != path_shares[i].size()) throw std::invalid_argument("Every token of a path needs a share.");
-        if (successors.has_value() != successor_shares.has_value() || (successors && successors->shape(1) != successor_shares->size()))
-            throw std::invalid_argument("Every rank of the successors needs a share.");
+        if (successors.has_value() != grades.has_value() || successors.has_value() != grade_shares.has_value() ||
+            (successors && (successors->shape(0) != grades->shape(0) || successors->shape(1) != grades->shape(1) || grade_shares->size() == 0)))
+            throw std::invalid_argument("Every successor needs a grade, and the grades need shares.");
         if (has_extras() && max_depths.size() != num_trees) throw std::invalid_argument("Every tree needs a greatest depth.");
+        if (!noise.empty() && noise.size() != num_trees) throw std::invalid_argument("Every tree needs its noise, or none does.");
     }
 
     Calibration calibration_for_all() const {
@@ -95,6 +99,10 @@ struct Hints {
         Extras extras;
         if (!has_extras()) return extras;
         extras.max_depth = max_depths[tree];
+        if (!noise.empty()) {
+            extras.has_noise = true;
+            std::tie(extras.seed, extras.first_position) = noise[tree];
+        }
         if (!paths.empty()) {
             extras.path = paths[tree].data();
             extras.path_shares = path_shares[tree].data();
@@ -102,7 +110,9 @@ struct Hints {
         }
         if (successors) {
             extras.successors = successors->data();
-            extras.successor_shares = successor_shares->data();
+            extras.grades = grades->data();
+            extras.grade_shares = grade_shares->data();
+            extras.num_grades = grade_shares->size();
             extras.vocab_size = successors->shape(0);
             extras.num_successors = successors->shape(1);
         }
@@ -170,11 +180,13 @@ void bind_trees(nb::module_& module) {
     nb::class_<Hints>(module, "TreeHints")
         .def("__init__", [](Hints* self, std::optional<Input<float, 3>> calibration, std::vector<Input<int64_t, 1>> paths,
                             std::vector<Input<float, 1>> path_shares, std::optional<Input<int32_t, 2>> successors,
-                            std::optional<Input<float, 1>> successor_shares, std::vector<size_t> max_depths) {
+                            std::optional<Input<uint8_t, 2>> grades, std::optional<Input<float, 1>> grade_shares,
+                            std::vector<size_t> max_depths,
+                            std::vector<std::pair<uint64_t, uint64_t>> noise) {
             new (self) Hints{std::move(calibration), std::move(paths), std::move(path_shares), std::move(successors),
-                             std::move(successor_shares), std::move(max_depths)};
+                             std::move(grades), std::move(grade_shares), std::move(max_depths), std::move(noise)};
         }, "calibration"_a = nb::none(), "paths"_a = nb::list(), "path_shares"_a = nb::list(), "successors"_a = nb::none(),
-           "successor_shares"_a = nb::none(), "max_depths"_a = nb::list());
+           "grades"_a = nb::none(), "grade_shares"_a = nb::none(), "max_depths"_a = nb::list(), "noise"_a = nb::list());
     module.def("build_trees", &build_trees_face, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "places"_a.noconvert().none(),
                "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a);
     module.def("build_trees_from_logits", &build_from_logits_face<float, float>, "logits"_a.noconvert(), "bonus_token_ids"_a, "budget"_a,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.target import Target
-from hoarfrost.tree import Marginals, Transitions
+from hoarfrost.tree import Conditionals, Marginals
 
 
 def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -27,6 +29,25 @@ class ToldDraftState:
 
     def __len__(self) -> int:
         return self.num_rows
+
+
+class RandomSelector:
+    """Implements `Selector` by chance, which depends on the positions of the bonus tokens only."""
+
+    num_candidates = 5
+
+    def __init__(self, positions: list[int]) -> None:
+        self.positions = positions
+
+    def weigh(
+        self, rows: Sequence[int], log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], temperatures: Sequence[float]
+    ) -> NDArray[np.float32]:
+        assert log_probs.shape == token_ids.shape == (len(rows), RandomDrafter.horizon, self.num_candidates)
+        assert len(temperatures) == len(rows)
+        assert (np.diff(log_probs, axis=-1) <= 0).all(), "best first"
+        generators = [torch.Generator().manual_seed(self.positions[row]) for row in rows]
+        drawn = [torch.randn(*token_ids.shape[1:], 5, generator=generator).log_softmax(-1).numpy() for generator in generators]
+        return np.where(np.isfinite(log_probs)[:, :, None], np.stack(drawn), -np.inf).astype(np.float32)
 
 
 class RandomDrafter:
@@ -49,19 +70,20 @@ class RandomDrafter:
             assert part.shape[1] == self.num_features
             state.num_rows += len(part)
 
-    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Transitions]:
+    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Conditionals]:
         assert len(states) == len(bonus_token_ids)
-        return [self._guess(len(state), bonus) for state, bonus in zip(states, bonus_token_ids, strict=True)]
+        guesses = [self._guess(len(state), bonus) for state, bonus in zip(states, bonus_token_ids, strict=True)]
+        if not self.conditional:
+            return list(guesses)
+        selector = RandomSelector([len(state) for state in states])
+        return [Conditionals(one, selector, row) for row, one in enumerate(guesses)]
 
-    def _guess(self, position: int, bonus: int) -> Marginals | Transitions:
+    def _guess(self, position: int, bonus: int) -> Marginals:
         logits = torch.randn(self.horizon, self.vocab_size, generator=torch.Generator().manual_seed(position))
         if self.told is not None:
             assert self.told[position] == bonus, "the bonus token stands right behind the committed rows"
             for depth, token in enumerate(self.told[position + 1 : position + 1 + self.horizon]):
                 logits[depth, token] += 20
-        if self.conditional:
-            between = torch.randn(self.horizon, 5, 5, generator=torch.Generator().manual_seed(position)).log_softmax(-1)
-            return Transitions(logits.topk(5).indices.numpy(), between.numpy())
         return Marginals(logits)
 
 

@@ -44,8 +44,7 @@ from hoarfrost.drafting.config import FULL, SLIDING
 from hoarfrost.drafting.selector import transition_scores
 from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions, package_version
 from hoarfrost.files import write_json
-from hoarfrost.tree import Marginals
-from hoarfrost.tree.transitions import Transitions
+from hoarfrost.tree import Conditionals, Marginals, Transitions, top_of
 
 OFFICIAL_VERSION = "0.1.0"
 BOUND = 1e-5
@@ -245,13 +244,20 @@ def compare(config: DFlashConfig, rounds: tuple[int, ...], seed: int) -> Differe
         for drafter, its_state in ((ours, state), (marginal, marginal_state)):
             drafter.extend([its_state], [new])
         hidden = official.draft(new, bonus)
-        [guesses], [marginals] = ours.propose([state], [bonus]), marginal.propose([marginal_state], [bonus])
-        assert isinstance(guesses, Transitions)
+        [conditionals], [marginals] = ours.propose([state], [bonus]), marginal.propose([marginal_state], [bonus])
+        assert isinstance(conditionals, Conditionals)
+        guesses = transitions_of(conditionals)
         assert isinstance(marginals, Marginals)
         compare_logits(official.logits(hidden), marginals.logits, config.mask_token_id, differences)
         compare_walks(official, hidden, guesses, model, training_hidden(model, target, taps, bonus), bonus, differences)
         differences.raise_to(rounding=rounding_of(marginals.logits, model, target, taps, bonus))
     return differences
+
+
+def transitions_of(guesses: Conditionals) -> Transitions:
+    """What the selector makes of each slot's likeliest tokens."""
+    log_probs, token_ids = top_of([guesses.marginals], guesses.selector.num_candidates)
+    return Transitions(token_ids[0], guesses.selector.weigh([guesses.row], log_probs, token_ids, [1.0])[0])
 
 
 def rounding_of(logits: Tensor, model: DFlashModel, target: Borrowed, taps: Tensor, bonus_token_id: int) -> float:

@@ -17,8 +17,10 @@ class TreeHints:
         paths: list[NDArray[np.int64]] = ...,
         path_shares: list[NDArray[np.float32]] = ...,
         successors: NDArray[np.int32] | None = None,
-        successor_shares: NDArray[np.float32] | None = None,
+        grades: NDArray[np.uint8] | None = None,
+        grade_shares: NDArray[np.float32] | None = None,
         max_depths: list[int] = ...,
+        noise: list[tuple[int, int]] = ...,
     ) -> None: ...
 
 def instruction_sets() -> list[str]: ...
@@ -38,6 +40,24 @@ def judge_walk(
     parameters: NDArray[np.float32] | None,
     information: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]: ...
+def best_with_noise(
+    logits: NDArray[np.float32],
+    temperature: float,
+    seed: int,
+    first_position: int,
+    k: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+def best_with_noise_bfloat16(
+    bits: NDArray[np.uint16],
+    temperature: float,
+    seed: int,
+    first_position: int,
+    k: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def best_tokens(logits: NDArray[np.float32], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 def best_tokens_bfloat16(bits: NDArray[np.uint16], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hoarfrost.drafting import DFlashConfig, DFlashModel
 from hoarfrost.drafting.config import FULL, SLIDING
+from hoarfrost.drafting.dflash import DFlashDrafter, DFlashState
 from hoarfrost.drafting.rotary import RotaryAngles
+from hoarfrost.tree import Conditionals, Transitions, top_of
 
 HIDDEN, VOCAB, LAYERS = 32, 61, 6
 CONFIG = DFlashConfig(
@@ -195,3 +199,13 @@ def linear(rows: Tensor, parameters: dict[str, nn.Parameter], name: str) -> Tens
 def without_mask_token(logits: Tensor, config: DFlashConfig) -> Tensor:
     kept = [token for token in range(config.vocab_size) if token != config.mask_token_id]
     return logits[:, kept]
+
+
+def proposed_transitions(drafter: DFlashDrafter, states: Sequence[DFlashState], bonus_token_ids: Sequence[int]) -> list[Transitions]:
+    """What the selector makes of each slot's likeliest tokens."""
+    guesses = [one for one in drafter.propose(states, bonus_token_ids) if isinstance(one, Conditionals)]
+    assert len(guesses) == len(states)
+    selector = guesses[0].selector
+    log_probs, token_ids = top_of([one.marginals for one in guesses], selector.num_candidates)
+    between = selector.weigh([one.row for one in guesses], log_probs, token_ids, np.ones(len(guesses)).tolist())
+    return [Transitions(*parts) for parts in zip(token_ids, between, strict=True)]

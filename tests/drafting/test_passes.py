@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from drafting.drafter_models import CONFIG, VARIANTS, random_model, random_taps
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.cache import DenseStore
@@ -16,7 +17,7 @@ from hoarfrost.drafting import DFlashConfig
 from hoarfrost.drafting.native_passes import NativePasses, can_run_natively
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.rotary import LEAST_KEPT, RotaryAngles
-from hoarfrost.drafting.selector import CandidateSelector, new_proposer, propose_transitions
+from hoarfrost.drafting.selector import CandidateSelector, SelectorPass, new_weigher, weigh_plainly
 from hoarfrost.native.drafter import NativeSelector
 from hoarfrost.native.linear import plain_product
 
@@ -106,21 +107,41 @@ def random_selector(rank: int, top_k: int) -> CandidateSelector:
     return selector
 
 
+def random_top(shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Log-probabilities and ids of the best of 97 tokens, two thirds of them impossible in one place."""
+    logits = torch.randn(*shape[:2], 97)
+    logits[1, 2, 5:] = -torch.inf
+    log_probs, token_ids = logits.log_softmax(-1).topk(shape[2])
+    return log_probs.numpy(), token_ids.numpy()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rank", "top_k"), [(1, 1), (7, 5), (8, 16), (33, 97)])
 @torch.no_grad()
 def test_the_native_selector_is_that_of_torch(rank: int, top_k: int, dtype: torch.dtype) -> None:
     selector = random_selector(rank, top_k).to(dtype)
-    hidden, logits = torch.randn(3, 4, 24).to(dtype), torch.randn(3, 4, 97).to(dtype)
-    logits[1, 2, 5:] = -torch.inf  # fewer possible tokens than candidates
-    bonus = [0, 41, 96]
-    found = new_proposer(selector)(hidden, logits, bonus)
-    expected = propose_transitions(selector.float().weights(plain_product), hidden.float(), logits.float(), bonus)
-    for one, other, rows in zip(found, expected, logits, strict=True):
-        np.testing.assert_array_equal(one.token_ids, other.token_ids)
-        np.testing.assert_allclose(one.log_probs, other.log_probs, rtol=1e-5, atol=1e-5)
-        assert one.marginals is not None
-        assert torch.equal(one.marginals.logits, rows)
+    hidden, bonus = torch.randn(3, 4, 24).to(dtype), [0, 41, 96]
+    log_probs, token_ids = random_top((3, 4, top_k))
+    weigher = new_weigher(selector)
+    assert weigher.num_candidates == top_k
+    found = weigher.weigh(hidden, log_probs, token_ids, bonus)
+    expected = weigh_plainly(selector.float().weights(plain_product), hidden.float(), log_probs, token_ids, bonus)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_temperature_divides_what_the_selector_adds() -> None:
+    selector, hidden = random_selector(8, 16), torch.randn(3, 4, 24)
+    log_probs, token_ids = random_top((3, 4, 16))
+    one = SelectorPass(new_weigher(selector), hidden, [0, 41, 96])
+    found = one.weigh([2, 0], log_probs[:2], token_ids[:2], [0.5, 1.0])
+    for row, temperature, kept, ids, table in zip((2, 0), (0.5, 1.0), log_probs, token_ids, found, strict=False):
+        unary, before = torch.from_numpy(kept), [[0, 41, 96][row], *ids[0]]
+        projected = selector.hidden_projection(hidden[row])
+        for slot, predecessor in ((0, before[0]), (1, before[3])):
+            added = selector.successor_codebook[ids[slot]] @ (selector.predecessor_codebook[predecessor] * projected[slot])
+            scores = (unary[slot] + added / temperature).log_softmax(-1) + unary[slot].logsumexp(-1)
+            np.testing.assert_allclose(table[slot, 2 if slot else 0], scores.clamp(max=0), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bonus", [[-1], [97], [1, 2]])

@@ -56,7 +56,7 @@ def test_a_path_is_bounded_and_long_texts_are_kept_whole() -> None:
 
 
 def test_shares_go_where_the_hits_are() -> None:
-    shares = Shares(3, prior=0.1)
+    shares = Shares([0.1] * 3)
     for _ in range(500):
         shares.forget()
         shares.observe(0, True, 0.8)
@@ -70,26 +70,30 @@ def test_successors_are_remembered() -> None:
     retrieval = Retrieval(10)
     assert (retrieval.successors == -1).all()
     best = np.array([[3, 4, 5, 6], [1, 2, 3, 4]])
-    retrieval.remember(np.array([7, 8]), best)
+    probabilities = np.array([[0.95, 0.03, 0.01, 0.0], [0.5, 0.3, 0.1, 0.1]], np.float32)
+    with np.errstate(divide="ignore"):
+        retrieval.remember(np.array([7, 8]), best, np.log(probabilities))
+    assert retrieval.grades[[7, 8]].tolist() == [[8, 1, 0, 0], [5, 4, 2, 2]]
     assert retrieval.successors[[7, 8]].tolist() == best.tolist()
     assert retrieval.successors.shape[1] == NUM_SUCCESSORS
 
 
-def test_ranks_are_judged_where_something_was_remembered() -> None:
+def test_grades_are_judged_where_something_was_remembered() -> None:
     shares = SourceShares()
     before = shares.successors.values.copy()
     for _ in range(50):
-        shares.observe([[3, 4, -1, -1]], [4], [0.5], [True], [], 0)
+        shares.observe([[3, 4, -1, -1]], [[6, 2, 1, 1]], [4], [0.5], [True], [], 0)
     after = shares.successors.values
-    assert after[1] > before[1] > after[0]
-    assert after[2] == before[2], "nothing was proposed there"
+    assert after[2] > before[2]
+    assert after[6] < before[6]
+    assert after[1] == before[1], "nothing was proposed there"
 
 
 def test_a_path_is_judged_as_far_as_it_was_followed() -> None:
     shares = SourceShares()
     before = shares.of_path(2, 3).copy()
     for _ in range(50):
-        shares.observe([[]] * 3, [1, 5, 3], [1.0] * 3, [True] * 3, [1, 2, 3], 2)
+        shares.observe([[]] * 3, [[]] * 3, [1, 5, 3], [1.0] * 3, [True] * 3, [1, 2, 3], 2)
     after = shares.of_path(2, 3)
     assert after[0] > before[0]
     assert after[1] < before[1]
@@ -98,6 +102,6 @@ def test_a_path_is_judged_as_far_as_it_was_followed() -> None:
 
 def test_rounds_with_and_without_a_drafter_are_judged_apart() -> None:
     retrieval = Retrieval(10)
-    retrieval.shares(True, 0.0).observe([[4]], [4], [1.0], [True], [], 0)
+    retrieval.shares(True, 0.0).observe([[4]], [[0]], [4], [1.0], [True], [], 0)
     assert retrieval.shares(True, 0.0).successors.values[0] > retrieval.shares(False, 0.0).successors.values[0]
     assert retrieval.shares(False, 1.0) is not retrieval.shares(False, 0.0)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,36 @@ def test_wrong_arrays_are_refused() -> None:
         native.noise_bits(0, 0, np.zeros((2, 2), np.int64))
     with pytest.raises(InvalidInput, match="-1"):
         native.gumbel_noise_range(0, 0, -1)
+
+
+@pytest.mark.parametrize("instruction_set", _native.instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("vocab_size", "k"), [(1, 1), (97, 1), (97, 97), (256, 5), (3000, 1), (3000, 64)])
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 8.0])
+def test_the_best_with_noise_are_those_of_all_noise(
+    temperature: float, vocab_size: int, k: int, dtype: torch.dtype, instruction_set: str
+) -> None:
+    logits = (torch.randn(4, vocab_size, generator=torch.Generator().manual_seed(vocab_size)) * 5).to(dtype)
+    logits[1, ::3] = -torch.inf
+    logits[1, 0] = 40.0
+    logits[2] = 0.0
+    values = logits.float().numpy()
+    noise = native.gumbel_noise_rows(9, 70, np.tile(np.arange(vocab_size), (4, 1)))
+    scores = (values - values.max(axis=1, keepdims=True)) / np.float32(temperature) + noise
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    face = _native.best_with_noise_bfloat16 if dtype == torch.bfloat16 else _native.best_with_noise
+    given = logits.view(torch.uint16).numpy() if dtype == torch.bfloat16 else values
+    found_scores, found = face(given, temperature, 9, 70, k, 2, instruction_set)
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(found_scores, np.take_along_axis(scores, order, 1))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 40, 96])
+def test_rows_that_cannot_be_ranked_have_no_best_with_noise(bad: float, place: int) -> None:
+    logits = torch.zeros(3, 97)
+    logits[1, place] = bad
+    logits[2] = -torch.inf
+    _, token_ids = native.best_with_noise(logits, 1.0, 3, 4, 2)
+    assert (token_ids[0] >= 0).all()
+    assert token_ids[1:].tolist() == [[-1, -1], [-1, -1]]

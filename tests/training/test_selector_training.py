@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drafting.drafter_models import proposed_transitions
 from safetensors.torch import load_file
 from training.training_models import HIDDEN_SIZE, drafter, save_target, sequence, target
 
@@ -127,8 +128,7 @@ def test_reported_tokens_per_round_are_those_of_the_greedy_walk(drafter_folder: 
     for anchor in whole_blocks(blocks):
         state = served.new_state()
         served.extend([state], [features[:anchor]])
-        [guesses] = served.propose([state], [one.token_ids[anchor]])
-        assert isinstance(guesses, Transitions)
+        [guesses] = proposed_transitions(served, [state], [one.token_ids[anchor]])
         emitted.append(1 + num_right(guesses, one.token_ids[anchor + 1 :]))
     expected = trainer.validate().selected.expected_tokens_per_round
     assert 1.1 < expected < BLOCK_SIZE
@@ -177,8 +177,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one_and_can_be_served(
     }
     assert whole.num_parameters == 6 * (2 * 64 + HIDDEN_SIZE)
     served = load_drafter(whole.drafter_folder, target())
-    [guesses] = served.propose([served.new_state()], [7])
-    assert isinstance(guesses, Transitions)
+    [guesses] = proposed_transitions(served, [served.new_state()], [7])
     assert (guesses.horizon, guesses.num_candidates) == (BLOCK_SIZE - 1, TOP_K)
 
     last = json.loads(whole.log_file.read_text().splitlines()[-1])["valid"]

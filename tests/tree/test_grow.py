@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree.random_trees import assert_equal_trees, assert_well_formed, random_candidates
 
-from hoarfrost.native import TreeHints
+from hoarfrost.native import TreeHints, gumbel_noise_range
 from hoarfrost.tree import Candidates, grow_trees
-from hoarfrost.tree.plain import PlainHints, grow_tree_plain
+from hoarfrost.tree.plain import PlainHints, grow_tree_plain, share_given
 
 VOCAB_SIZE = 12
 
@@ -28,13 +28,16 @@ def random_hints(draw: st.DrawFn) -> PlainHints:
     if draw(st.booleans()):
         successors = np.stack([random.permutation(VOCAB_SIZE)[:3] for _ in range(VOCAB_SIZE)]).astype(np.int32)
         successors[random.random((VOCAB_SIZE, 3)) < 0.3] = -1
+    noise = (int(random.integers(2**62)), int(random.integers(1000))) if draw(st.booleans()) else None
     return PlainHints(
         calibration,
         random.integers(0, VOCAB_SIZE, length).tolist(),
         random.uniform(0, 0.9, length).astype(np.float32).tolist(),
         successors,
-        [] if successors is None else random.uniform(0, 0.3, 3).astype(np.float32).tolist(),
+        None if successors is None else random.integers(0, 4, successors.shape).astype(np.uint8),
+        [] if successors is None else random.uniform(0, 0.3, 4).astype(np.float32).tolist(),
         draw(st.integers(0, 8)),
+        noise,
     )
 
 
@@ -46,8 +49,10 @@ def native_hints(hints: Sequence[PlainHints]) -> TreeHints:
         [np.array(one.path, np.int64) for one in hints],
         [np.array(one.path_shares, np.float32) for one in hints],
         first.successors,
-        None if first.successors is None else np.array(first.successor_shares, np.float32),
+        first.grades,
+        None if first.successors is None else np.array(first.grade_shares, np.float32),
         [one.max_depth for one in hints],
+        [one.noise for one in hints if one.noise is not None],
     )
 
 
@@ -94,6 +99,29 @@ def test_the_spine_is_never_behind_where_the_drafter_put_it() -> None:
     assert grown.log_probs[2] < -4, "and says what it is worth"
 
 
+def test_a_share_hears_the_noise_without_bias() -> None:
+    """Over all noise, a token that wins with probability s is believed to win with probability s; and more where its noise is high."""
+    noise = gumbel_noise_range(5, 9, 200_000)
+    for share in (0.05, 0.3, 0.8):
+        believed = np.exp((1 - 1 / share) * np.exp(-noise))
+        assert believed.mean() == pytest.approx(share, abs=0.005)
+        assert share_given(share, float(noise[0])) == pytest.approx(believed[0])
+    assert share_given(0.0, 9.0) == 0
+
+
+def test_what_the_noise_favours_comes_first() -> None:
+    noise = gumbel_noise_range(3, 8, 10)
+    hints = PlainHints(
+        successors=np.arange(10, dtype=np.int32)[None].repeat(10, 0),
+        grades=np.zeros((10, 10), np.uint8),
+        grade_shares=[0.1],
+        max_depth=1,
+        noise=(3, 8),
+    )
+    [grown] = grow_trees([Candidates.none()], [4], 10, native_hints([hints]))
+    assert grown.tree.token_ids[1:].tolist() == np.argsort(-noise).tolist()
+
+
 def test_retrieval_alone_makes_a_tree() -> None:
     hints = PlainHints(path=[5, 6, 7], path_shares=[0.5, 0.5, 0.5], max_depth=2)
     [grown] = grow_trees([Candidates.none()], [4], 10, native_hints([hints]))
@@ -107,7 +135,11 @@ def test_retrieval_alone_makes_a_tree() -> None:
         ({"calibration": np.ones((2, 2, 1), np.float32)}, "every depth"),
         ({"paths": [np.zeros(2, np.int64)], "path_shares": [np.zeros(1, np.float32)], "max_depths": [3]}, "needs a share"),
         ({"paths": [np.zeros(1, np.int64)], "path_shares": [np.zeros(1, np.float32)]}, "greatest depth"),
-        ({"successors": np.zeros((3, 2), np.int32)}, "needs a share"),
+        ({"successors": np.zeros((3, 2), np.int32)}, "needs a grade"),
+        (
+            {"paths": [np.zeros(0, np.int64)], "path_shares": [np.zeros(0, np.float32)], "max_depths": [3], "noise": [(1, 2)] * 2},
+            "its noise",
+        ),
     ],
 )
 def test_hints_that_do_not_fit_are_refused(hints: dict[str, object], message: str) -> None:

@@ -22,9 +22,8 @@ from hoarfrost.drafting.native_passes import NativePasses, can_run_natively
 from hoarfrost.drafting.network import DFlashModel, head_logits, scale_embeddings
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.protocol import DraftState
-from hoarfrost.drafting.selector import new_proposer
-from hoarfrost.tree import Marginals
-from hoarfrost.tree.transitions import Transitions
+from hoarfrost.drafting.selector import SelectorPass, new_weigher
+from hoarfrost.tree import Conditionals, Marginals
 
 __all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]
 
@@ -63,7 +62,7 @@ class DFlashDrafter:
         self._dtype, self._device = model.norm.weight.dtype, model.norm.weight.device
         with torch.no_grad():
             self._passes: Passes = NativePasses(model) if can_run_natively(model) else TorchPasses(model)
-            self._propose_transitions = None if model.candidate_selector is None else new_proposer(model.candidate_selector)
+            self._weigher = None if model.candidate_selector is None else new_weigher(model.candidate_selector)
 
     def new_state(self, capacity: int = 256) -> DFlashState:
         """An empty state; `capacity` is rounded up to leave room for the block's own rows."""
@@ -86,15 +85,17 @@ class DFlashDrafter:
         self._passes.extend(_stores(states), [part.shape[0] for part in features], taps)
 
     @torch.inference_mode()
-    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Transitions]:
-        """Guesses at the `block_size - 1` tokens after each state's bonus token, which stands at `len(state)`: `Transitions` if there is
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Conditionals]:
+        """Guesses at the `block_size - 1` tokens after each state's bonus token, which stands at `len(state)`: `Conditionals` if there is
         a selector, else `Marginals`. The contexts stay as they are."""
         hidden = self._passes.run(_stores(states), self._embed_blocks(bonus_token_ids))
         logits = head_logits(self.config, hidden, self._target.head)
         logits.select(-1, self.config.mask_token_id).fill_(float("-inf"))
-        if self._propose_transitions is None:
-            return [Marginals(logits=rows) for rows in logits]
-        return self._propose_transitions(hidden, logits, bonus_token_ids)
+        marginals = [Marginals(logits=rows) for rows in logits]
+        if self._weigher is None:
+            return marginals
+        selector = SelectorPass(self._weigher, hidden, bonus_token_ids)
+        return [Conditionals(one, selector, row) for row, one in enumerate(marginals)]
 
     def _embed_blocks(self, bonus_token_ids: Sequence[int]) -> Tensor:
         """Embeddings `[S * b, H]` of one block per sequence: its bonus token, then masks."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hoarfrost.tree import Marginals, Transitions
+from hoarfrost.tree import Conditionals, Marginals
 
 
 class DraftState(Protocol):
@@ -48,7 +48,7 @@ class Drafter(Protocol):
         """Takes in newly committed rows: `features[i] [m_i, len(taps) * H]` belong to `states[i]`, at positions `len(state)` onwards."""
         ...
 
-    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Transitions]:
+    def propose(self, states: Sequence[DraftState], bonus_token_ids: Sequence[int]) -> Sequence[Marginals | Conditionals]:
         """Guesses of the tokens after each sequence's bonus token, which stands at position `len(state)`: marginals `[horizon, V]`, or
-        transitions between a few candidates per depth."""
+        these and a selector that can weigh candidates after each other."""
         ...

@@ -6,10 +6,11 @@ Two sources (arXiv 2304.04487 and 2408.08696 for the ideas):
 - *Repetition*: where the longest repeated suffix of prompt and output occurred before, the text may go on as it did there. One path of
 tokens.
 - *Successors*: for every token of the vocabulary, the target's own best next tokens where that token was verified last, in rejected rows
-  as well. A few children for every node. The table is shared by all requests of an engine.
+  as well, and how probable they were there. A few children for every node. The table is shared by all requests of an engine.
 
 What a source is worth is learnt: of the probability that the drafter's best candidates left over, the share that the source's token got.
-That share is kept per matched length (repetition; a path's token at step j has j more tokens matched) and per rank (successors).
+That share is kept per matched length (repetition; a path's token at step j has j more tokens matched) and per grade (successors; steps of
+the probability that they had).
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ NUM_SUCCESSORS = 4
 MAX_PATH = 24
 """Tokens of a repetition that are proposed at most."""
 
+GRADES = np.array([0.02, 0.05, 0.12, 0.25, 0.4, 0.6, 0.8, 0.93], np.float32)
+"""The probabilities at which a successor's next grade begins."""
+
 _MAX_MATCH = 16  # longer matches are no surer
+_GRADE_PRIORS = (0.005, 0.02, 0.04, 0.08, 0.15, 0.25, 0.35, 0.45, 0.6)
+_LOG_GRADES = np.log(GRADES)
 _MEMORY = 0.999
 _MAX_SHARE = 0.95
 
@@ -33,10 +39,10 @@ _MAX_SHARE = 0.95
 class Shares:
     """Per bucket, the share of the left-over probability that a source's token turned out to get: `values` float32 [num_buckets]."""
 
-    def __init__(self, num_buckets: int, prior: float, prior_weight: float = 8.0) -> None:
-        self._hits = [prior * prior_weight] * num_buckets
-        self._chances = [prior_weight] * num_buckets
-        self.values = np.full(num_buckets, prior, np.float32)
+    def __init__(self, priors: Sequence[float], prior_weight: float = 8.0) -> None:
+        self._hits = [prior * prior_weight for prior in priors]
+        self._chances = [prior_weight] * len(priors)
+        self.values = np.array(priors, np.float32)
 
     def forget(self) -> None:
         """A round has passed: what was seen before counts a little less."""
@@ -79,8 +85,8 @@ class SourceShares:
     """What both sources have turned out to be worth, for one kind of rounds."""
 
     def __init__(self) -> None:
-        self.successors = Shares(NUM_SUCCESSORS, prior=0.1)
-        self._paths = Shares(_MAX_MATCH + 1, prior=0.3)
+        self.successors = Shares(_GRADE_PRIORS)
+        self._paths = Shares([0.3] * (_MAX_MATCH + 1))
 
     def of_path(self, matched: int, length: int) -> NDArray[np.float32]:
         """float32 [length] for the tokens of a path whose first `matched` tokens agree with the text."""
@@ -89,6 +95,7 @@ class SourceShares:
     def observe(
         self,
         successors: Sequence[Sequence[int]],
+        grades: Sequence[Sequence[int]],
         chosen: Sequence[int],
         left_over: Sequence[float],
         is_open: Sequence[bool],
@@ -99,6 +106,7 @@ class SourceShares:
 
         Args:
             successors: m of at most NUM_SUCCESSORS, what was remembered behind the rows' tokens (-1: nothing further).
+            grades: m of as many, the successors'.
             chosen: m, the target's choices there.
             left_over: m, the probability that the drafter's best candidates left over there.
             is_open: m, whether the choice was none of them.
@@ -108,9 +116,9 @@ class SourceShares:
         self._paths.forget()
         on_path = True
         for row, token_id in enumerate(chosen):
-            for rank, successor in enumerate(successors[row]):
+            for successor, grade in zip(successors[row], grades[row], strict=True):
                 if successor >= 0:
-                    self.successors.observe(rank, is_open[row] and successor == token_id, left_over[row])
+                    self.successors.observe(grade, is_open[row] and successor == token_id, left_over[row])
             if on_path and row < len(path):
                 on_path = path[row] == token_id
                 self._paths.observe(min(matched + row, _MAX_MATCH), is_open[row] and on_path, left_over[row])
@@ -124,6 +132,7 @@ class Retrieval:
 
     def __init__(self, vocab_size: int) -> None:
         self.successors = np.full((vocab_size, NUM_SUCCESSORS), -1, np.int32)
+        self.grades = np.zeros((vocab_size, NUM_SUCCESSORS), np.uint8)
         self._shares: dict[tuple[bool, float], SourceShares] = {}
 
     def shares(self, is_drafted: bool, temperature: float) -> SourceShares:
@@ -132,6 +141,7 @@ class Retrieval:
             self._shares[key] = SourceShares()
         return self._shares[key]
 
-    def remember(self, token_ids: NDArray[np.int64], best: NDArray[np.int64]) -> None:
-        """Notes the target's best next tokens `best [n, NUM_SUCCESSORS]` behind the verified `token_ids [n]`."""
-        self.successors[token_ids] = best
+    def remember(self, token_ids: NDArray[np.int64], best: NDArray[np.int64], log_probs: NDArray[np.float32]) -> None:
+        """Notes the target's best next tokens `best [n, NUM_SUCCESSORS]` behind the verified `token_ids [n]`, and `log_probs` of these."""
+        self.successors[token_ids, : best.shape[1]] = best
+        self.grades[token_ids, : best.shape[1]] = np.searchsorted(_LOG_GRADES, log_probs)

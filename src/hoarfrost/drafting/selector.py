@@ -6,10 +6,11 @@ token a before them is known,
     S_t(a -> b) = U_t(b) + <A[a] * (W h_t), B[b]>,
 
 with U_t the slot's logits, h_t its final hidden state, A and B low-rank codebooks over the vocabulary. Released drafters walk it greedily
-from the bonus token. Here all K x K transitions of all slots are one batched product, so that a tree can follow several paths at once.
+from the bonus token. Here all K x K transitions of all slots are one batched product, so that a tree can follow several paths at once; and
+the candidates may be any, so that above temperature 0 they are those that the noise favours.
 
 Among themselves the candidates share the probability that the marginals give to them all: what the selector says nothing about stays as
-the drafter left it. On a CPU one native call does it all but for the choice of the candidates.
+the drafter left it. On a CPU one native call does it all.
 
 Shapes: S sequences, L slots, K candidates, P predecessors, r rank, H hidden size, V vocabulary; `...` any leading dimensions.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +30,10 @@ from torch.nn import functional
 
 from hoarfrost.native.drafter import NativeSelector
 from hoarfrost.native.linear import MakeProduct, Product, can_multiply, fastest_product
-from hoarfrost.native.top_k import top_log_probs
-from hoarfrost.tree.marginals import Marginals, top_rows
-from hoarfrost.tree.transitions import Transitions
 
-ProposeTransitions = Callable[[Tensor, Tensor, Sequence[int]], list[Transitions]]
-"""(final states `[S, L, H]`, logits `[S, L, V]`, S bonus tokens) -> the transitions of each sequence."""
+Weigh = Callable[[Tensor, NDArray[np.float32], NDArray[np.int64], Sequence[int]], NDArray[np.float32]]
+"""(final states `[S, L, H]`, log-probabilities and token ids of candidates `[S, L, K]`, S bonus tokens) -> log-probabilities of the
+candidates after each other, float32 `[S, L, K, K]`."""
 
 
 @dataclass(frozen=True)
@@ -84,35 +84,51 @@ def candidate_log_probs(scores: Tensor, marginal_log_probs: Tensor) -> Tensor:
     return (scores.log_softmax(-1) + share).clamp(max=0.0)  # rounding may put a share above 1
 
 
-def new_proposer(selector: CandidateSelector) -> ProposeTransitions:
-    """The fastest way to propose transitions with these weights: a snapshot of them, for inference."""
+class Weigher(NamedTuple):
+    """A selector's weights in their fastest form, and how many candidates per slot it weighs."""
+
+    weigh: Weigh
+    num_candidates: int
+
+
+def new_weigher(selector: CandidateSelector) -> Weigher:
+    """The fastest way to weigh candidates with these weights: a snapshot of them, for inference."""
     projection = selector.hidden_projection.weight
     if can_multiply(projection):
         native = NativeSelector(selector.predecessor_codebook, selector.successor_codebook, projection)
-        return partial(_propose_natively, native, selector.top_k)
-    return partial(propose_transitions, selector.weights(fastest_product))
+        return Weigher(native.log_probs, selector.top_k)
+    return Weigher(partial(weigh_plainly, selector.weights(fastest_product)), selector.top_k)
 
 
-def propose_transitions(weights: SelectorWeights, hidden: Tensor, logits: Tensor, bonus_token_ids: Sequence[int]) -> list[Transitions]:
-    """`ProposeTransitions` in torch, on any device, with one hand-off to the host."""
-    num_sequences, horizon = logits.shape[:2]
-    marginal, candidates = (part.view(num_sequences, horizon, -1) for part in top_rows(logits.flatten(0, 1), weights.num_candidates))
-    bonus = torch.tensor(bonus_token_ids, device=logits.device)[:, None, None].expand_as(candidates[:, :1])
+def weigh_plainly(
+    weights: SelectorWeights, hidden: Tensor, log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], bonus_token_ids: Sequence[int]
+) -> NDArray[np.float32]:
+    """`Weigh` in torch, on any device."""
+    unary, candidates = torch.from_numpy(log_probs).to(hidden.device), torch.from_numpy(token_ids).to(hidden.device)
+    bonus = torch.tensor(bonus_token_ids, device=hidden.device)[:, None, None].expand_as(candidates[:, :1])
     predecessors = torch.cat((bonus, candidates[:, :-1]), dim=1)
-    scores = transition_scores(weights, marginal, hidden, predecessors, candidates)
-    log_probs = candidate_log_probs(scores, marginal)
-    packed = torch.cat((log_probs.view(torch.int32).flatten(), candidates.to(torch.int32).flatten())).cpu().numpy()
-    table, token_ids = packed[: log_probs.numel()].view(np.float32), packed[log_probs.numel() :].astype(np.int64)
-    return _by_sequence(token_ids.reshape(num_sequences, horizon, -1), table.reshape(log_probs.shape), logits)
+    scores = transition_scores(weights, unary, hidden, predecessors, candidates)
+    return candidate_log_probs(scores, unary).cpu().numpy()
 
 
-def _propose_natively(
-    selector: NativeSelector, num_candidates: int, hidden: Tensor, logits: Tensor, bonus_token_ids: Sequence[int]
-) -> list[Transitions]:
-    shape = (*logits.shape[:2], num_candidates)
-    marginals, token_ids = (part.reshape(shape) for part in top_log_probs(logits.flatten(0, 1), num_candidates))
-    return _by_sequence(token_ids, selector.log_probs(hidden, marginals, token_ids, bonus_token_ids), logits)
+class SelectorPass:
+    """Implements `tree.Selector` for the sequences of one pass: `hidden [S, L, H]` their slots' final states.
 
+    What the selector adds to a logit is linear in the state, so dividing states by a temperature divides what it adds.
+    """
 
-def _by_sequence(token_ids: NDArray[np.int64], log_probs: NDArray[np.float32], logits: Tensor) -> list[Transitions]:
-    return [Transitions(ids, table, Marginals(rows)) for ids, table, rows in zip(token_ids, log_probs, logits.unbind(), strict=True)]
+    def __init__(self, weigher: Weigher, hidden: Tensor, bonus_token_ids: Sequence[int]) -> None:
+        self._weigher, self._hidden, self._bonus_token_ids = weigher, hidden, bonus_token_ids
+
+    @property
+    def num_candidates(self) -> int:
+        return self._weigher.num_candidates
+
+    @torch.inference_mode()
+    def weigh(
+        self, rows: Sequence[int], log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], temperatures: Sequence[float]
+    ) -> NDArray[np.float32]:
+        hidden = self._hidden if len(rows) == len(self._hidden) else self._hidden[list(rows)]
+        if any(temperature != 1.0 for temperature in temperatures):
+            hidden = hidden / torch.tensor(temperatures, dtype=hidden.dtype, device=hidden.device)[:, None, None]
+        return self._weigher.weigh(hidden, log_probs, token_ids, [self._bonus_token_ids[row] for row in rows])

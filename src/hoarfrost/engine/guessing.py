@@ -27,16 +27,17 @@ from hoarfrost.engine.costs import CostModel, load_costs
 from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.engine.statistics import StageClock
-from hoarfrost.sampling.coupling import NUM_COUPLED, couple
+from hoarfrost.sampling import BestTokens
+from hoarfrost.sampling.coupling import couple
 from hoarfrost.target import Target
 from hoarfrost.tree import (
     MAX_BUDGET,
     Calibration,
     Candidates,
+    Conditionals,
     DraftTree,
     GrownTree,
     Marginals,
-    Transitions,
     TreeConfig,
     Walk,
     allocate,
@@ -44,6 +45,7 @@ from hoarfrost.tree import (
     candidates_of,
     grow_trees,
     judge,
+    weighed,
 )
 
 NUM_CANDIDATES = 64
@@ -137,7 +139,7 @@ class Guesser:
         """How batches of this size and at these temperatures are best decoded."""
         return self._paces[len(sequences), frozenset(sequence.params.temperature for sequence in sequences)]
 
-    def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Transitions] | None:
+    def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Conditionals] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
         if self.drafter is None:
             return None
@@ -149,7 +151,7 @@ class Guesser:
         return list(self.drafter.propose(states, [sequence.bonus_token_id for sequence in sequences]))
 
     @staticmethod
-    def _build(sequences: Many[Sequence], drafted: Many[Marginals | Transitions], config: TreeConfig) -> list[DraftTree]:
+    def _build(sequences: Many[Sequence], drafted: Many[Marginals | Conditionals], config: TreeConfig) -> list[DraftTree]:
         """The published trees. A token past the last one that may be emitted need not be guessed."""
         useful = [
             Marginals(one.logits[: sequence.num_remaining - 1])
@@ -159,7 +161,7 @@ class Guesser:
         assert isinstance(config.budget, int)
         return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], config.budget, config.max_width)
 
-    def _grow(self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig) -> list[Guess]:
+    def _grow(self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig) -> list[Guess]:
         candidates = self._candidates(sequences, drafted, config)
         paths = [self._repeated(sequence) if config.retrieval else NO_PATH for sequence in sequences]
         row_ms = self._row_ms(sequences) if config.budget == "auto" else None
@@ -168,28 +170,35 @@ class Guesser:
         for (temperature, is_noisy), members in self._by_calibration(sequences, config).items():
             calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and drafted is not None else None
             shares = self.retrieval.shares(drafted is not None, temperature) if config.retrieval else None
-            hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares)
+            hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares, is_noisy)
             roots = [sequences[index].bonus_token_id for index in members]
             grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, budget, hints), strict=True))
         trees = [grown[index] for index in range(len(sequences))]
         kept = self._allocate(trees, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in trees]
         return [Guess(tree, drafted is not None, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
 
-    def _candidates(self, sequences: Many[Sequence], drafted: Many[Marginals | Transitions] | None, config: TreeConfig) -> list[Candidates]:
+    def _candidates(
+        self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig
+    ) -> list[Candidates]:
+        """The guesses in the order in which they are likely to come true: the noise first, which decides what is worth weighing."""
         if drafted is None:
             return [Candidates.none()] * len(sequences)
-        coupled = [is_coupled(sequence, config) for sequence in sequences]
-        drafted = [over_the_vocabulary(one) if is_noisy else one for one, is_noisy in zip(drafted, coupled, strict=True)]
         wanted = NUM_CANDIDATES if config.budget == "auto" else int(config.budget)
-        result = []
-        for one, sequence, is_noisy in zip(
-            candidates_of(drafted, max(wanted, NUM_COUPLED) if any(coupled) else wanted), sequences, coupled, strict=True
-        ):
-            useful = one.within(sequence.num_remaining - 1, None)
-            if is_noisy and useful.horizon:
-                useful = useful.reranked(*couple(useful.log_probs, useful.token_ids, sequence.params, sequence.store.length + 1))
-            result.append(useful.within(useful.horizon, min(wanted, config.max_width or wanted)))
-        return result
+        conditional = {index: one for index, one in enumerate(drafted) if isinstance(one, Conditionals)}
+        marginals = [one.marginals if isinstance(one, Conditionals) else one for one in drafted]
+        num_read = max((one.selector.num_candidates for one in conditional.values()), default=wanted)
+        noisy = [index for index, sequence in enumerate(sequences) if is_coupled(sequence, config)]
+        quiet = [index for index in range(len(sequences)) if index not in noisy]
+        result = dict(zip(quiet, candidates_of([marginals[index] for index in quiet], num_read), strict=True))
+        params = [sequences[index].params for index in noisy]
+        positions = [sequences[index].store.length + 1 for index in noisy]
+        result.update(zip(noisy, couple([marginals[index] for index in noisy], params, positions, num_read), strict=True))
+        if conditional:
+            temperatures = [sequences[index].params.temperature if index in noisy else 1.0 for index in conditional]
+            after = weighed(list(conditional.values()), [result[index] for index in conditional], temperatures)
+            result.update(zip(conditional, after, strict=True))
+        width = min(wanted, config.max_width or wanted)
+        return [result[index].within(sequence.num_remaining - 1, width) for index, sequence in enumerate(sequences)]
 
     @staticmethod
     def _repeated(sequence: Sequence) -> tuple[NDArray[np.int64], int]:
@@ -212,6 +221,7 @@ class Guesser:
         paths: Many[tuple[NDArray[np.int64], int]],
         calibration: NDArray[np.float32] | None,
         shares: SourceShares | None,
+        is_noisy: bool,
     ) -> native.TreeHints:
         if shares is None:
             return native.TreeHints(calibration)
@@ -220,8 +230,10 @@ class Guesser:
             [path for path, _ in paths],
             [shares.of_path(matched, len(path)) for path, matched in paths],
             self.retrieval.successors,
+            self.retrieval.grades,
             shares.successors.values,
             [max(0, min(MAX_RETRIEVED_DEPTH, sequence.num_remaining - 1)) for sequence in sequences],
+            [(sequence.params.seed, sequence.store.length + 1) for sequence in sequences] if is_noisy else [],
         )
 
     def _row_ms(self, sequences: Many[Sequence]) -> NDArray[np.float64]:
@@ -241,15 +253,15 @@ class Guesser:
         return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
     def learn(
-        self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: NDArray[np.int64] | None, config: TreeConfig
+        self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: BestTokens | None, config: TreeConfig
     ) -> None:
-        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; `best` int64 `[sum of rows, NUM_SUCCESSORS]`, the likeliest
-        tokens behind all trees' rows, where guesses are to be retrieved."""
+        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; and, where guesses are to be retrieved, the likeliest tokens
+        behind the rows of all trees."""
         for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
             if guess.candidates is not None:
                 self._observe(calibration_key(sequence, config), guess, guess.candidates, walked, config)
-        if config.retrieval and best is not None:
-            self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best)
+        if config.retrieval and best is not None and best.log_probs is not None:
+            self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best.token_ids, best.log_probs)
 
     def conclude(self, sequences: Many[Sequence], walks: Many[Walk], seconds: float) -> None:
         """Takes in how long the round was and what it brought, for the choice among the ways."""
@@ -266,6 +278,7 @@ class Guesser:
             row_tokens = [int(guess.tree.token_ids[0]), *walked.token_ids[:-1]]
             self.retrieval.shares(guess.is_drafted, key[0]).observe(
                 self.retrieval.successors[row_tokens].tolist(),
+                self.retrieval.grades[row_tokens].tolist(),
                 walked.token_ids,
                 verdict.left_over.tolist(),
                 verdict.is_open.tolist(),
@@ -281,11 +294,6 @@ def is_published(config: TreeConfig) -> bool:
 
 def is_coupled(sequence: Sequence, config: TreeConfig) -> bool:
     return config.coupling and not sequence.params.is_greedy
-
-
-def over_the_vocabulary(guess: Marginals | Transitions) -> Marginals | Transitions:
-    """What a drafter says of all tokens, rather than of the few whose order it knows."""
-    return guess.marginals if isinstance(guess, Transitions) and guess.marginals is not None else guess
 
 
 def calibration_key(sequence: Sequence, config: TreeConfig) -> tuple[float, bool]:

@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
 from hoarfrost.engine.guessing import Guess, Guesser
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
-from hoarfrost.sampling import best_rows
+from hoarfrost.sampling import BestTokens, best_rows, likeliest_rows
 from hoarfrost.target import PackedRows
 from hoarfrost.tree import DraftTree, TreeConfig, Walk, walk
 
@@ -75,15 +73,16 @@ class DecodingLoop:
         return pieces
 
     @staticmethod
-    def _best(sequences: Many[Sequence], guesses: Many[Guess], retrieves: bool, logits: Tensor) -> NDArray[np.int64] | None:
-        """int64 `[n, k]`: the likeliest tokens behind every row, as many as are wanted; the only thing that is read of all rows."""
+    def _best(sequences: Many[Sequence], guesses: Many[Guess], retrieves: bool, logits: Tensor) -> BestTokens | None:
+        """The likeliest tokens behind every row, as many as are wanted; the only thing that is read of all rows."""
         if retrieves and any(guess.candidates is not None for guess in guesses):
-            return best_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
-        return best_rows(logits, 1) if any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences) else None
+            return likeliest_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
+        is_greedy = any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences)
+        return BestTokens(best_rows(logits)[:, None]) if is_greedy else None
 
-    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: NDArray[np.int64] | None) -> list[Walk]:
+    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: BestTokens | None) -> list[Walk]:
         """Walks every tree."""
-        greedy = best[:, 0].tolist() if best is not None else None
+        greedy = best.token_ids[:, 0].tolist() if best is not None else None
         walks, start = [], 0
         for sequence, tree in zip(sequences, trees, strict=True):
             walks.append(walk(tree, self._choice(sequence, tree, logits, greedy, start)))

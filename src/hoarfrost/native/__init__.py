@@ -6,7 +6,7 @@ on all of them.
 
 from hoarfrost._native import SuffixIndex, TreeHints, instruction_sets
 from hoarfrost.native.learning import Verdict, allocate, judge_walk
-from hoarfrost.native.noise import gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
+from hoarfrost.native.noise import best_with_noise, gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
 from hoarfrost.native.trees import NO_HINTS, TreeBatch, build_trees, build_trees_from_logits
 
@@ -18,6 +18,7 @@ __all__ = [
     "Verdict",
     "allocate",
     "best_tokens",
+    "best_with_noise",
     "build_trees",
     "build_trees_from_logits",
     "can_read",

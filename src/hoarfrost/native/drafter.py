@@ -140,7 +140,7 @@ class NativeSelector:
     ) -> NDArray[np.float32]:
         """Log-probabilities `[S, L, K, K]` of candidates after each other from final states `hidden [S, L, width]` and the candidates'
         `marginals` and `token_ids [S, L, K]`. The plain twin is
-        `hoarfrost.drafting.selector.propose_transitions`."""
+        `hoarfrost.drafting.selector.weigh_plainly`."""
         num_sequences, horizon, num_candidates = marginals.shape
         assert hidden.shape == (num_sequences, horizon, self._projection.num_inputs)
         assert hidden.dtype == self.dtype

@@ -12,10 +12,13 @@ Seeds and positions may be any Python integers; they count modulo 2^64.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
+from hoarfrost.native.top_k import check_rows
 
 _ALL_BITS = 2**64 - 1
 
@@ -42,6 +45,29 @@ def gumbel_noise_rows(seed: int, first_position: int, token_ids: NDArray[np.int6
     if token_ids.dtype != np.int64 or token_ids.ndim != 2:
         raise InvalidInput(f"token_ids is {token_ids.dtype} of shape {token_ids.shape}; noise of rows takes int64 of two dimensions.")
     return _native.gumbel_noise_rows(seed & _ALL_BITS, first_position & _ALL_BITS, np.ascontiguousarray(token_ids))
+
+
+def best_with_noise(
+    logits: Tensor, temperature: float, seed: int, first_position: int, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Of each row the `k` best of (logit - largest logit) / temperature + noise, the noise of row i being that of `first_position + i`.
+
+    The whole vocabulary takes part, but only tokens that their hash may lift so far get their noise computed. Arithmetic is in float32.
+
+    Args:
+        logits: [n, V] as `can_read` wants them.
+        temperature: above 0.
+        k: 1..V.
+
+    Returns:
+        Scores float32 and token ids int64 [n, k], best first, the lower id first among equals; -inf where the logit is. Token ids are -1
+        throughout where a row holds NaN or +inf, or nothing but -inf.
+    """
+    check_rows(logits, k)
+    parameters = temperature, seed & _ALL_BITS, first_position & _ALL_BITS, k, torch.get_num_threads()
+    if logits.dtype == torch.bfloat16:
+        return _native.best_with_noise_bfloat16(logits.detach().view(torch.uint16).numpy(), *parameters)
+    return _native.best_with_noise(logits.detach().numpy(), *parameters)
 
 
 def _checked(token_ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
     Returns:
         log_probs float32 [n, k], token_ids int64 [n, k].
     """
-    _check(logits, k)
+    check_rows(logits, k)
     if logits.dtype == torch.bfloat16:
         return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
     return _native.top_log_probs(logits.detach().numpy(), k)
@@ -39,13 +39,14 @@ def best_tokens(logits: Tensor, k: int) -> NDArray[np.int64]:
 
     It asks for less than `top_log_probs` and is quicker by far. -1 throughout where a row holds NaN or +inf, or nothing but -inf.
     """
-    _check(logits, k)
+    check_rows(logits, k)
     if logits.dtype == torch.bfloat16:
         return _native.best_tokens_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
     return _native.best_tokens(logits.detach().numpy(), k)
 
 
-def _check(logits: Tensor, k: int) -> None:
+def check_rows(logits: Tensor, k: int) -> None:
+    """Raises `InvalidInput` where a kernel cannot read the `k` best of each row."""
     if not can_read(logits):
         raise InvalidInput(
             f"The logits are {logits.dtype} {tuple(logits.shape)} with strides {logits.stride()} on {logits.device}; "

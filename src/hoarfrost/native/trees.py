@@ -9,9 +9,11 @@ lower parent row, then the better rank comes first. A candidate of probability 0
   depths or more. A candidate of probability p counts as sigmoid(slope * logit(p) + intercept); slopes must be positive.
 - `paths`, `path_shares`: per tree int64 and float32 [m]: a continuation of the committed text, each token with its share of the probability
   that the drafter's four best candidates leave over.
-- `successors` int32 [V, M], `successor_shares` float32 [M]: tokens seen after each token (-1: none further), best first, with such a share
-per rank.
+- `successors` int32 [V, M], `grades` uint8 [V, M], `grade_shares` float32: tokens seen after each token (-1: none further), best first, how
+  sure each seemed, and such a share for every grade.
 - `max_depths`: per tree the greatest depth, for guesses of the last two kinds may lie below the last candidate.
+- `noise`: per tree the seed and the position of depth 1, if the tokens will be chosen with Gumbel noise that may be looked at. A share s of
+  the last two kinds then counts as exp(-(1 - s) / s * exp(-g)) for a token with noise g: the probability that it is the choice, given g.
 """
 
 from __future__ import annotations

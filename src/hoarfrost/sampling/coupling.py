@@ -6,44 +6,69 @@ were q equal to p, the best score would win for certain; how much it really says
 the target's own choice is in the tree, so nothing that is done here can change a token (accept-iff-equal; for the test u < p/q it would be
 wrong).
 
-Filters (top_k, top_p, min_p) are applied to q as they will be to p. Only candidates at hand take part: what lies outside the best hundred
-or so of q wins too seldom to matter.
+On the CPU the whole vocabulary takes part (a flat distribution's winner often comes from far down). Elsewhere, and where filters (top_k,
+top_p, min_p) cut the tail off as they will cut p's, the best `NUM_COUPLED` of q do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.sampling.params import SamplingParams
+from hoarfrost.tree.candidates import Candidates
+from hoarfrost.tree.marginals import Marginals, top_of
 
 NUM_COUPLED = 128
-"""Candidates per depth that take part."""
-
-Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-def couple(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], params: SamplingParams, first_position: int) -> Candidates:
-    """The candidates as the noise ranks them, best first.
+def couple(
+    marginals: Sequence[Marginals], params: Sequence[SamplingParams], first_positions: Sequence[int], num_candidates: int
+) -> list[Candidates]:
+    """The best candidates as the noise ranks them.
 
     Args:
-        log_probs: float32 [L, P, M], the drafter's, best first; row d is for `first_position + d`; P predecessors (1 for marginals).
-        token_ids: int64 of the same shape.
-        params: of the request; its temperature is above 0.
+        marginals: S of them; row d of number i is for position `first_positions[i] + d`.
+        params: of S requests; their temperatures are above 0.
+        num_candidates: wanted per depth.
 
     Returns:
-        Log-probabilities to win and token ids, both [L, P, M]; -inf where a filter drops a token.
+        Per sequence log-probabilities to win and token ids, `[L, 1, min(num_candidates, V)]`; -inf where a filter drops a token.
     """
-    horizon, num_predecessors, num_candidates = log_probs.shape
-    rows = token_ids.reshape(horizon, num_predecessors * num_candidates)
-    noise = native.gumbel_noise_rows(params.seed, first_position, rows).reshape(log_probs.shape)
-    scores = _filtered(log_probs / np.float32(params.temperature), params) + noise
+    whole = [one.keeps_all and native.can_read(part.logits) for one, part in zip(params, marginals, strict=True)]
+    pools = iter(_pools([part for part, is_whole in zip(marginals, whole, strict=True) if not is_whole]))
+    result = []
+    for part, one, position, is_whole in zip(marginals, params, first_positions, whole, strict=True):
+        if is_whole:
+            wanted = min(num_candidates, part.vocab_size)
+            scores, token_ids = native.best_with_noise(part.logits, one.temperature, one.seed, position, wanted)
+        else:
+            scores, token_ids = _ranked(*next(pools), one, position)
+        scores -= scores[:, :1]
+        scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+        result.append(Candidates(scores[:, None, :num_candidates], token_ids[:, None, :num_candidates]))
+    return result
+
+
+def _pools(marginals: Sequence[Marginals]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Log-probabilities and ids `[L, M]` of each one's best, with one transfer from the device."""
+    if not marginals:
+        return []
+    tops = zip(marginals, *top_of(marginals, NUM_COUPLED), strict=True)
+    return [(log_probs[: one.horizon], token_ids[: one.horizon]) for one, log_probs, token_ids in tops]
+
+
+def _ranked(
+    log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], params: SamplingParams, first_position: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and ids of a pool `[L, M]`, best first."""
+    scores = _filtered(log_probs / np.float32(params.temperature), params)
+    scores = scores + native.gumbel_noise_rows(params.seed, first_position, token_ids)
     order = np.argsort(-scores, axis=-1, kind="stable")
-    scores, ids = np.take_along_axis(scores, order, -1), np.take_along_axis(token_ids, order, -1)
-    scores -= scores[..., :1]
-    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
-    return scores, np.ascontiguousarray(ids)
+    return np.take_along_axis(scores, order, -1), np.take_along_axis(token_ids, order, -1)
 
 
 def _filtered(scaled: NDArray[np.float32], params: SamplingParams) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from hoarfrost import native
 from hoarfrost.errors import InvalidInput
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_range
 from hoarfrost.sampling.params import SamplingParams
+from hoarfrost.tree.marginals import Marginals, top_of
 
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
@@ -70,6 +72,11 @@ class Chooser:
 
     def _choose_of_all(self, logits_row: torch.Tensor, position: int) -> int:
         """`choose` without filters, on the row's own device, in the arithmetic of `_scaled`."""
+        if native.can_read(logits_row[None]):
+            _, [[token_id]] = native.best_with_noise(logits_row[None], self.params.temperature, self.params.seed, position, 1)
+            if token_id < 0:
+                raise _not_finite()
+            return int(token_id)
         values = _widened(logits_row)
         scores = (values - values.max()) / self.params.temperature
         noise = gumbel_noise_range(self.params.seed, position, scores.shape[0], scores.device)
@@ -84,30 +91,46 @@ class Chooser:
         return logits_row.index_fill(0, token_ids, -math.inf)
 
 
+class BestTokens(NamedTuple):
+    """The likeliest tokens of n rows, best first, the lowest id first among equals: token_ids int64 [n, k]; log_probs float32 [n, k], if
+    somebody wants to know them."""
+
+    token_ids: Ids
+    log_probs: npt.NDArray[np.float32] | None = None
+
+
 def choose_greedy_rows(logits: torch.Tensor) -> list[int]:
     """The likeliest token of every row, the lowest id among equals: logits [n, V] -> n ids. Raises as `best_rows`."""
-    chosen: list[int] = best_rows(logits, 1)[:, 0].tolist()
+    chosen: list[int] = best_rows(logits).tolist()
     return chosen
 
 
-def best_rows(logits: torch.Tensor, k: int) -> Ids:
-    """The `k` likeliest tokens of every row, best first: logits [n, V] -> int64 [n, k], with one transfer from the device.
-
-    Among equals the first is the lowest id; how the others are ordered then depends on the device.
+def best_rows(logits: torch.Tensor) -> Ids:
+    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> int64 [n], with one transfer from the device.
 
     Raises:
         InvalidInput: a row's largest logit is NaN or infinite.
     """
     if logits.device.type == "cpu" and logits.dtype != torch.float64:
         parts = (logits,) if native.can_read(logits) else torch.split(logits, max(1, _MAX_WIDENED // logits.shape[1]))
-        token_ids = np.concatenate([native.best_tokens(part if native.can_read(part) else part.float(), k) for part in parts])
+        token_ids = np.concatenate([native.best_tokens(part if native.can_read(part) else part.float(), 1)[:, 0] for part in parts])
     else:
         best = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest value, so looking at the winner finds it
-        best = torch.where(logits.gather(-1, best).isfinite(), best, -1)
-        token_ids = (best if k == 1 else torch.cat((best, logits.topk(k).indices[:, 1:]), dim=1)).cpu().numpy()
-    if (token_ids[:, 0] < 0).any():
+        token_ids = torch.where(logits.gather(-1, best).isfinite(), best, -1)[:, 0].cpu().numpy()
+    if (token_ids < 0).any():
         raise _not_finite()
     return token_ids
+
+
+def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
+    """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one, and the error, as of
+    `best_rows`."""
+    [log_probs], [token_ids] = top_of([Marginals(logits)], k)
+    if not np.isfinite(log_probs[:, 0]).all():
+        raise _not_finite()
+    if logits.dtype == torch.float64:  # which may tell apart what float32 does not
+        token_ids[:, 0] = best_rows(logits)
+    return BestTokens(token_ids, log_probs)
 
 
 def probabilities(logits_row: torch.Tensor, params: SamplingParams) -> torch.Tensor:

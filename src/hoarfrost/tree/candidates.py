@@ -1,7 +1,8 @@
 """A drafter's guesses brought to the host: per depth the best tokens after each possible predecessor, best first.
 
-Marginals know no predecessor, so they have one row of candidates per depth; transitions have one per candidate of the depth before. From
-here on both are the same thing. Shapes: L depths, P predecessors, K candidates.
+Marginals know no predecessor, so they have one row of candidates per depth (`candidates_of`); where a selector has weighed candidates after
+each other (`weighed`), there is one per candidate of the depth before. From here on both are the same thing. Shapes: L depths, P
+predecessors, K candidates.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hoarfrost.native.drafter import order_transitions
 from hoarfrost.tree.marginals import Marginals, top_of
-from hoarfrost.tree.transitions import Transitions
+from hoarfrost.tree.transitions import Conditionals, Transitions
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +45,6 @@ class Candidates:
     def from_transitions(cls, transitions: Transitions) -> Candidates:
         return cls(*order_transitions(transitions.log_probs, transitions.token_ids))
 
-    def reranked(self, log_probs: NDArray[np.float32], token_ids: NDArray[np.int64]) -> Candidates:
-        """The same candidates in another order with other log-probabilities, both [L, P, K]."""
-        if self.places is None:
-            return Candidates(log_probs, token_ids)
-        before, after = (np.argsort(ids, axis=2, kind="stable") for ids in (self.token_ids, token_ids))
-        places = np.empty_like(self.places)
-        np.put_along_axis(places, after, np.take_along_axis(self.places, before, 2), 2)
-        return Candidates(log_probs, token_ids, places)
-
     def within(self, horizon: int, width: int | None) -> Candidates:
         """The first `horizon` depths, and of every row the best `width`."""
         if horizon >= self.horizon and width is None:
@@ -61,15 +53,25 @@ class Candidates:
         return Candidates(self.log_probs[kept], self.token_ids[kept], None if self.places is None else self.places[kept])
 
 
-def candidates_of(guesses: Sequence[Marginals | Transitions], num_candidates: int) -> list[Candidates]:
-    """The best `num_candidates` of every guess (transitions have as many as they have), with one transfer from the device."""
-    marginals = [one for one in guesses if isinstance(one, Marginals)]
-    tops = iter(zip(*top_of(marginals, num_candidates), strict=True) if marginals else ())
-    result = []
-    for one in guesses:
-        if isinstance(one, Transitions):
-            result.append(Candidates.from_transitions(one))
-        else:
-            log_probs, token_ids = next(tops)
-            result.append(Candidates(log_probs[: one.horizon, None], token_ids[: one.horizon, None]))
-    return result
+def candidates_of(guesses: Sequence[Marginals], num_candidates: int) -> list[Candidates]:
+    """The best `num_candidates` of every guess, with one transfer from the device."""
+    if not guesses:
+        return []
+    tops = zip(guesses, *top_of(guesses, num_candidates), strict=True)
+    return [Candidates(log_probs[: one.horizon, None], token_ids[: one.horizon, None]) for one, log_probs, token_ids in tops]
+
+
+def weighed(guesses: Sequence[Conditionals], candidates: Sequence[Candidates], temperatures: Sequence[float]) -> list[Candidates]:
+    """The best candidates of each of `guesses` (of one pass of a drafter), each after each of the depth before.
+
+    Args:
+        candidates: per guess its best ones, one row per depth, at least as many as the selector weighs.
+        temperatures: per guess what the logits behind its candidates were divided by.
+    """
+    selector = guesses[0].selector
+    assert all(one.selector is selector for one in guesses)
+    best = [one.within(one.horizon, selector.num_candidates) for one in candidates]
+    log_probs, token_ids = np.concatenate([one.log_probs for one in best], axis=1), np.concatenate([one.token_ids for one in best], axis=1)
+    log_probs, token_ids = (np.ascontiguousarray(array.swapaxes(0, 1)) for array in (log_probs, token_ids))
+    between = selector.weigh([one.row for one in guesses], log_probs, token_ids, temperatures)
+    return [Candidates.from_transitions(Transitions(*parts)) for parts in zip(token_ids, between, strict=True)]

@@ -85,7 +85,7 @@ def top_of(marginals: Sequence[Marginals], k: int) -> Top:
     else:
         log_probs, token_ids = _to_host(*_top_rows(parts, min(k, vocab_size)))
     if np.isnan(log_probs[:, 0]).any():
-        raise InvalidInput("The drafter's logits hold NaN or +inf; check its weights, or load it in a wider dtype.")
+        raise InvalidInput("The logits hold NaN or +inf; check the model's weights, or load it in a wider dtype.")
     return _by_sequence(log_probs, token_ids, [one.horizon for one in marginals])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native import Verdict
+from hoarfrost.native import Verdict, gumbel_noise
 from hoarfrost.tree.allocation import Allocation
 from hoarfrost.tree.calibration import NUM_OBSERVED
 from hoarfrost.tree.candidates import Candidates
@@ -35,8 +35,10 @@ class PlainHints:
     path: list[int] = field(default_factory=list)
     path_shares: list[float] = field(default_factory=list)
     successors: NDArray[np.int32] | None = None
-    successor_shares: list[float] = field(default_factory=list)
+    grades: NDArray[np.uint8] | None = None
+    grade_shares: list[float] = field(default_factory=list)
     max_depth: int = 0
+    noise: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,22 @@ def _extras(hints: PlainHints, above: _Row, token_id: int, depth: int) -> dict[i
         return extras
     if above.on_path and depth < len(hints.path):
         extras[hints.path[depth]] = hints.path_shares[depth]
-    if hints.successors is not None and 0 <= token_id < len(hints.successors):
-        for successor, share in zip(hints.successors[token_id].tolist(), hints.successor_shares, strict=True):
+    if hints.successors is not None and hints.grades is not None and 0 <= token_id < len(hints.successors):
+        for successor, grade in zip(hints.successors[token_id].tolist(), hints.grades[token_id].tolist(), strict=True):
             if successor < 0:
                 break
+            share = hints.grade_shares[grade]
             extras[successor] = min(1.0, extras[successor] + share) if successor in extras else share
-    return extras
+    if hints.noise is None:
+        return extras
+    seed, first_position = hints.noise
+    noise = gumbel_noise(seed, first_position + depth, np.array(list(extras), np.int64)).tolist()
+    return {token_id: share_given(share, one) for (token_id, share), one in zip(extras.items(), noise, strict=True)}
+
+
+def share_given(share: float, noise: float) -> float:
+    """How likely the token is that wins with probability `share`, given its own noise."""
+    return math.exp((1 - 1 / share) * math.exp(-noise)) if share > 0 else 0.0
 
 
 def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> Allocation:

@@ -1,13 +1,19 @@
-"""Path-conditional guesses as a value: K candidates per depth, and how likely each is after each candidate of the depth before.
+"""Path-conditional guesses: K candidates per depth, and how likely each is after each candidate of the depth before.
 
 Marginals give every node of a depth the same children with the same probabilities. A drafter with a candidate selector (DFlash 2) says
 more: what follows *this* candidate. The likeliest prefixes are found by the same best-first search, for the product along a path still
-only falls; only the order of a node's children is now its own (`tree.candidates` brings them into it). Shapes: L depths, K candidates.
+only falls; only the order of a node's children is now its own (`tree.candidates` brings them into it).
+
+A selector can weigh any candidates, not just the likeliest: above temperature 0 those that the noise favours are weighed. So a drafter
+hands out its marginals and the means to weigh (`Conditionals`); `Transitions` is what comes of it. Shapes: n sequences, L depths, K
+candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +31,10 @@ class Transitions:
         log_probs: float32 [L, K, K]; entry d, i, j: candidate j of row d after candidate i of row d - 1. In row 0 the predecessor is the
             bonus token, and only i = 0 means anything. The candidates after a predecessor may have less than probability 1 between
             them, the rest being for tokens that are no candidates; -inf is never a node.
-        marginals: the guesses over the whole vocabulary that the candidates were taken from, where the drafter has them. Noise may lift
-            any of a hundred tokens to the top, so above temperature 0 these say more than a few candidates.
     """
 
     token_ids: NDArray[np.int64]
     log_probs: NDArray[np.float32]
-    marginals: Marginals | None = None
 
     def __post_init__(self) -> None:
         ids, log_probs = self.token_ids, self.log_probs
@@ -55,3 +58,33 @@ class Transitions:
     @property
     def num_candidates(self) -> int:
         return int(self.token_ids.shape[1])
+
+
+class Selector(Protocol):
+    """What one pass of a drafter knows of the tokens after each other, for the sequences of that pass."""
+
+    @property
+    def num_candidates(self) -> int:
+        """K, the candidates per depth that are weighed against each other."""
+        ...
+
+    def weigh(
+        self, rows: Sequence[int], log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], temperatures: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """Log-probabilities of candidates after each other, as `Transitions` has them: float32 [n, L, K, K].
+
+        Args:
+            rows: n, which sequences of the pass.
+            log_probs, token_ids: [n, L, K], the candidates and how likely each is whatever comes before it; -inf stays so.
+            temperatures: n, what logits are divided by before they are sampled from; `log_probs` have been.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Conditionals:
+    """The guesses for one sequence by a drafter that has a selector: its marginals, and row `row` of the pass that `selector` knows."""
+
+    marginals: Marginals
+    selector: Selector
+    row: int
