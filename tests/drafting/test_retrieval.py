@@ -73,7 +73,7 @@ def test_successors_are_remembered() -> None:
     probabilities = np.array([[0.95, 0.03, 0.01, 0.0], [0.5, 0.3, 0.1, 0.1]], np.float32)
     with np.errstate(divide="ignore"):
         retrieval.remember(np.array([7, 8]), best, np.log(probabilities))
-    assert retrieval.grades[[7, 8]].tolist() == [[8, 1, 0, 0], [5, 4, 2, 2]]
+    assert retrieval.grades[[7, 8]].tolist() == [[17, 1, 0, 0], [14, 4, 2, 2]], "the best one apart"
     assert retrieval.successors[[7, 8]].tolist() == best.tolist()
     assert retrieval.successors.shape[1] == NUM_SUCCESSORS
 

@@ -27,10 +27,12 @@ MAX_PATH = 24
 """Tokens of a repetition that are proposed at most."""
 
 GRADES = np.array([0.02, 0.05, 0.12, 0.25, 0.4, 0.6, 0.8, 0.93], np.float32)
-"""The probabilities at which a successor's next grade begins."""
+"""The probabilities at which a successor's next grade begins. The likeliest one of a token has grades of its own, behind the others': a
+greedy choice is often the same again, however probable it was."""
 
 _MAX_MATCH = 16  # longer matches are no surer
 _GRADE_PRIORS = (0.005, 0.02, 0.04, 0.08, 0.15, 0.25, 0.35, 0.45, 0.6)
+_NUM_GRADES = len(_GRADE_PRIORS)
 _LOG_GRADES = np.log(GRADES)
 _MEMORY = 0.999
 _MAX_SHARE = 0.95
@@ -85,7 +87,7 @@ class SourceShares:
     """What both sources have turned out to be worth, for one kind of rounds."""
 
     def __init__(self) -> None:
-        self.successors = Shares(_GRADE_PRIORS)
+        self.successors = Shares(2 * _GRADE_PRIORS)
         self._paths = Shares([0.3] * (_MAX_MATCH + 1))
 
     def of_path(self, matched: int, length: int) -> NDArray[np.float32]:
@@ -144,4 +146,6 @@ class Retrieval:
     def remember(self, token_ids: NDArray[np.int64], best: NDArray[np.int64], log_probs: NDArray[np.float32]) -> None:
         """Notes the target's best next tokens `best [n, NUM_SUCCESSORS]` behind the verified `token_ids [n]`, and `log_probs` of these."""
         self.successors[token_ids, : best.shape[1]] = best
-        self.grades[token_ids, : best.shape[1]] = np.searchsorted(_LOG_GRADES, log_probs)
+        grades = np.searchsorted(_LOG_GRADES, log_probs)
+        grades[:, 0] += _NUM_GRADES
+        self.grades[token_ids, : best.shape[1]] = grades
