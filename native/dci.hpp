@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "instruction_set.hpp"
@@ -19,6 +20,20 @@ struct LiftedRows {
     size_t num_rows, width;
 };
 
+// In eight lanes.
+template <class Key>
+HOARFROST_INLINE float squared_length(const Key* key, size_t head_dim) {
+    constexpr size_t num_lanes = 8;
+    float lanes[num_lanes] = {};
+    size_t d = 0;
+    for (; d + num_lanes <= head_dim; d += num_lanes)
+        for (size_t i = 0; i < num_lanes; ++i) lanes[i] += to_float(key[d + i]) * to_float(key[d + i]);
+    for (size_t i = 0; d + i < head_dim; ++i) lanes[i] += to_float(key[d + i]) * to_float(key[d + i]);
+    for (size_t half = num_lanes / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
 // The largest squared length of a key; NaN where one is not finite.
 template <class Key>
 float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instruction_set);
@@ -26,8 +41,21 @@ float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instructio
 template <class Key>
 void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, InstructionSet instruction_set, int16_t* lifted);
 
+class PivotScreen;
+
 // For every point the pivot with the largest product, the first among equals; there must be a pivot.
-void nearest_pivots(const LiftedRows& points, const LiftedRows& pivots, InstructionSet instruction_set, int32_t* nearest);
+class PivotFinder {
+public:
+    // `pivots` must outlive the finder; `num_points` tells what preparation pays.
+    PivotFinder(const LiftedRows& pivots, size_t num_points, InstructionSet instruction_set);
+    ~PivotFinder();
+    void find(const LiftedRows& points, int32_t* nearest) const;  // by any number of threads
+
+private:
+    LiftedRows pivots_;
+    InstructionSet instruction_set_;
+    std::unique_ptr<PivotScreen> screen_;
+};
 
 // The products of the rows with `direction [width]`, whose entries are within -127..127.
 void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections);

@@ -48,10 +48,10 @@ void nearest_pivots_face(const Input<int16_t, 2>& points, const Input<int16_t, 2
     const InstructionSet variant = chosen(instruction_set);
     constexpr size_t points_per_task = 4096;
     nb::gil_scoped_release unlocked;
+    const PivotFinder finder({pivots.data(), pivots.shape(0), width}, num_points, variant);
     parallel_for((num_points + points_per_task - 1) / points_per_task, num_threads, [&](size_t task) {
         const size_t first = task * points_per_task, count = std::min(points_per_task, num_points - first);
-        nearest_pivots({points.data() + first * width, count, width}, {pivots.data(), pivots.shape(0), width}, variant,
-                       nearest.data() + first);
+        finder.find({points.data() + first * width, count, width}, nearest.data() + first);
     });
 }
 

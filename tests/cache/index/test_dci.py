@@ -58,6 +58,27 @@ def test_nearest_pivots(variant: str, num_points: int, num_pivots: int, width: i
     np.testing.assert_array_equal(kernels.nearest_pivots(points, pivots, variant), lift.nearest_pivots(points, pivots))
 
 
+@variants
+@pytest.mark.parametrize("kind", ["gaussian", "clustered", "outside", "outliers", "near", "equal"])
+@pytest.mark.parametrize("head_dim", [5, 64, 128])
+def test_the_screen_loses_no_nearest_pivot(variant: str, kind: str, head_dim: int) -> None:
+    generator = np.random.default_rng(head_dim)
+    keys = generator.standard_normal((700, head_dim), np.float32)
+    if kind == "clustered":
+        keys = keys[generator.integers(9, size=700)] + keys / 4
+    if kind == "outside":
+        keys[100:] = keys[100:] * 3 + 2  # farther out than the pivots
+    if kind == "outliers":
+        keys[:, ::7] += 30
+    if kind == "near":
+        keys = keys[0] + keys / 1000
+    if kind == "equal":
+        keys = keys[generator.integers(2, size=700)]
+    lifted = lift.lift(keys, lift.squared_lengths(keys).max())
+    pivots = lifted[:99]
+    np.testing.assert_array_equal(kernels.nearest_pivots(lifted, pivots, variant), lift.nearest_pivots(lifted, pivots))
+
+
 def test_levels_hold_their_shares() -> None:
     counts = np.bincount(levels_of(32768, 0.01, 0.2))
     assert counts[1] == 324
@@ -75,7 +96,7 @@ def test_rows_are_children_of_the_nearest_pivot_and_pages_follow_the_projection(
     nearest = pivots[lift.nearest_pivots(lifted[levels == 0], lifted[pivots])]
     parents = np.full(3000, -1)
     for pivot in pivots:
-        pages = tree.cell_pages[tree.child_cells[pivot]]
+        pages = tree.pages_of(int(tree.child_cells[pivot]))
         rows = [tree.rows[page][tree.rows[page] >= 0] for page in pages]
         sizes = [len(one) for one in rows]
         assert max(sizes, default=0) - min(sizes, default=0) <= 1
@@ -121,8 +142,10 @@ def test_pages_split_when_they_are_full_and_stay_sorted() -> None:
     index, table = store.index, store.index.pages()
     assert isinstance(index, DciIndex)
     for head, tree in enumerate(index._trees):
-        for pages in tree.cell_pages:
-            rows = np.concatenate([table.rows[head, page, : table.counts[head, page]] for page in pages]) if pages else np.empty(0, int)
+        starts, all_pages = tree.flat_cells()
+        for pages in np.split(all_pages, starts[1:-1]):
+            rows = table.rows[head, pages]
+            rows = rows[rows >= 0]
             assert (np.diff(tree.projections[rows]) >= 0).all()
 
 

@@ -121,8 +121,8 @@ class DciIndex:
         for head, tree in enumerate(self._trees):
             cells = tree.cells_of(lifted[head])
             tree.extend(kernels.project(lifted[head], self._direction))
-            for place, cell in enumerate(cells):
-                num_pages[head] = self._place(head, tree.cell_pages[cell], self.num_rows + place, edits, num_pages[head])
+            for place, cell in enumerate(cells.tolist()):
+                num_pages[head] = self._place(head, tree.pages_of(cell), self.num_rows + place, edits, num_pages[head])
         return self._apply(edits, new_keys.shape[1])
 
     def truncate(self, num_rows: int) -> PageChanges:
