@@ -50,7 +50,7 @@ Output<float> gumbel_rows_face(uint64_t seed, uint64_t first_position, const Inp
 }
 
 template <class Logit, class Stored>
-nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, const OptionalName& instruction_set) {
+nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
     const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
     if (k < 1 || k > rows.vocab_size)
         throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
@@ -59,7 +59,7 @@ nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, const OptionalNam
     Buffer<int64_t> token_ids({rows.num_rows, k});
     {
         nb::gil_scoped_release unlocked;
-        top_log_probs(rows, k, variant, log_probs.data.get(), token_ids.data.get());
+        top_log_probs(rows, k, variant, num_threads, log_probs.data.get(), token_ids.data.get());
     }
     return nb::make_tuple(log_probs.to_numpy(), token_ids.to_numpy());
 }
@@ -129,8 +129,8 @@ NB_MODULE(_native, module) {
             return nb::make_tuple(match.length, match.end);
         })
         .def("__len__", &SuffixIndex::size);
-    module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
-    module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
+    module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
     module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
     bind_trees(module);

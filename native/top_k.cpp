@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "best_keys.hpp"
+#include "team.hpp"
 
 namespace hoarfrost {
 
@@ -193,16 +194,17 @@ void RowReader<Logit>::top(size_t k, float* log_probs, int64_t* token_ids) const
 }
 
 template <class Logit>
-void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, float* log_probs, int64_t* token_ids) {
-    for (size_t row = 0; row < logits.num_rows; ++row, log_probs += k, token_ids += k) {
+void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, size_t num_threads, float* log_probs,
+                   int64_t* token_ids) {
+    parallel_for(logits.num_rows, num_threads, [&](size_t row) {
         const RowReader<Logit> reader(logits, row, instruction_set);
         if (reader.is_broken()) {
-            std::fill_n(log_probs, k, std::numeric_limits<float>::quiet_NaN());
-            std::fill_n(token_ids, k, 0);
+            std::fill_n(log_probs + row * k, k, std::numeric_limits<float>::quiet_NaN());
+            std::fill_n(token_ids + row * k, k, 0);
         } else {
-            reader.top(k, log_probs, token_ids);
+            reader.top(k, log_probs + row * k, token_ids + row * k);
         }
-    }
+    });
 }
 
 template <class Logit>
@@ -225,8 +227,8 @@ void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instru
 
 template class RowReader<float>;
 template class RowReader<BFloat16>;
-template void top_log_probs(const LogitRows<float>&, size_t, InstructionSet, float*, int64_t*);
-template void top_log_probs(const LogitRows<BFloat16>&, size_t, InstructionSet, float*, int64_t*);
+template void top_log_probs(const LogitRows<float>&, size_t, InstructionSet, size_t, float*, int64_t*);
+template void top_log_probs(const LogitRows<BFloat16>&, size_t, InstructionSet, size_t, float*, int64_t*);
 template void best_tokens(const LogitRows<float>&, size_t, InstructionSet, int64_t*);
 template void best_tokens(const LogitRows<BFloat16>&, size_t, InstructionSet, int64_t*);
 

@@ -41,7 +41,8 @@ private:
 
 // Writes log_probs and token_ids [num_rows, k] of all rows; a broken row gets NaN and token id 0 throughout.
 template <class Logit>
-void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, float* log_probs, int64_t* token_ids);
+void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, size_t num_threads, float* log_probs,
+                   int64_t* token_ids);
 
 // Writes token_ids [num_rows, k], the k likeliest tokens of every row, best first, the lower id first among equal logits; -1 throughout for a row
 // that is broken or whose best logit is -inf.

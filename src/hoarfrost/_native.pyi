@@ -68,10 +68,10 @@ class SuffixIndex:
     def __len__(self) -> int: ...
 
 def top_log_probs(
-    logits: NDArray[np.float32], k: int, instruction_set: str | None = None
+    logits: NDArray[np.float32], k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def top_log_probs_bfloat16(
-    bits: NDArray[np.uint16], k: int, instruction_set: str | None = None
+    bits: NDArray[np.uint16], k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def build_trees(
     log_probs: NDArray[np.float32],

@@ -22,8 +22,8 @@ def top_by_sorting(logits: Tensor, k: int) -> tuple[NDArray[np.float64], NDArray
 
 def top_with(logits: Tensor, k: int, instruction_set: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     if logits.dtype == torch.bfloat16:
-        return _native.top_log_probs_bfloat16(logits.view(torch.uint16).numpy(), k, instruction_set)
-    return _native.top_log_probs(logits.numpy(), k, instruction_set)
+        return _native.top_log_probs_bfloat16(logits.view(torch.uint16).numpy(), k, 2, instruction_set)
+    return _native.top_log_probs(logits.numpy(), k, 2, instruction_set)
 
 
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())

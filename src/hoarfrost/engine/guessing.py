@@ -255,7 +255,7 @@ class Guesser:
     def learn(
         self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: BestTokens | None, config: TreeConfig
     ) -> None:
-        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; and the likeliest tokens behind the rows of all trees, where
+        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; and the likeliest tokens behind all rows, where
         guesses are to be retrieved."""
         for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
             if guess.candidates is not None:

@@ -30,8 +30,8 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
     """
     check_rows(logits, k)
     if logits.dtype == torch.bfloat16:
-        return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
-    return _native.top_log_probs(logits.detach().numpy(), k)
+        return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k, torch.get_num_threads())
+    return _native.top_log_probs(logits.detach().numpy(), k, torch.get_num_threads())
 
 
 def best_tokens(logits: Tensor, k: int) -> NDArray[np.int64]:
