@@ -91,11 +91,11 @@ void transitions(const Matrix<Weight>& projection, Address predecessors, Address
     const auto projected = std::make_unique_for_overwrite<float[]>(num_rows * rank);
     projection.multiply({rows.data(), num_rows, width}, projected.get(), rank, Onto::fresh, num_threads);
     const Codebooks<Weight> codebooks{at<const Weight>(predecessors), at<const Weight>(successors), rank};
-    for (size_t i = 0; i < num_sequences; ++i) {
-        const size_t first = i * horizon * count;
-        transition_log_probs(codebooks, {marginals.data() + first, token_ids.data() + first, horizon, count, bonus_token_ids[i]},
-                             projected.get() + i * horizon * rank, log_probs.data() + first * count);
-    }
+    parallel_for(num_rows, num_threads, [&](size_t row) {
+        const size_t sequence = row / horizon, first = sequence * horizon * count;
+        const DepthCandidates candidates{marginals.data() + first, token_ids.data() + first, horizon, count, bonus_token_ids[sequence]};
+        transition_log_probs(codebooks, candidates, row % horizon, projected.get() + row * rank, log_probs.data() + row * count * count);
+    });
 }
 
 void order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const InPlace<float, 3>& ordered,

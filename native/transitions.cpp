@@ -54,26 +54,25 @@ float log_share(const float* log_probs, size_t count) {
 }  // namespace
 
 template <class Weight>
-void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandidates& candidates, const float* projected, float* log_probs) {
+void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandidates& candidates, size_t depth, const float* projected,
+                          float* log_probs) {
     const size_t count = candidates.count, rank = codebooks.rank, width = padded(rank);
     const auto memory = std::make_unique_for_overwrite<float[]>(count * width + width + padded(count));
     float *after = memory.get(), *before = after + count * width, *scores = before + width;
+    const float* unary = candidates.log_probs + depth * count;
+    const int64_t *ids = candidates.token_ids + depth * count, *predecessors = depth > 0 ? ids - count : &candidates.bonus_token_id;
     run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
-        for (size_t depth = 0; depth < candidates.horizon; ++depth) {
-            const float* unary = candidates.log_probs + depth * count;
-            const int64_t *ids = candidates.token_ids + depth * count, *predecessors = depth > 0 ? ids - count : &candidates.bonus_token_id;
-            const float share = log_share(unary, count);
-            for (size_t j = 0; j < count; ++j)
-                read_entry(codebooks.successors + static_cast<size_t>(ids[j]) * rank, rank, width, after + j * width);
-            for (size_t i = 0; i < (depth > 0 ? count : 1); ++i) {
-                read_entry(codebooks.predecessors + static_cast<size_t>(predecessors[i]) * rank, rank, width, before);
-                for (size_t r = 0; r < rank; ++r) before[r] *= projected[depth * rank + r];
-                for (size_t j = 0; j < count; ++j) scores[j] = unary[j] + dot(before, after + j * width, width);
-                normalise(scores, count, share, log_probs + (depth * count + i) * count);
-            }
+        const float share = log_share(unary, count);
+        for (size_t j = 0; j < count; ++j)
+            read_entry(codebooks.successors + static_cast<size_t>(ids[j]) * rank, rank, width, after + j * width);
+        for (size_t i = 0; i < (depth > 0 ? count : 1); ++i) {
+            read_entry(codebooks.predecessors + static_cast<size_t>(predecessors[i]) * rank, rank, width, before);
+            for (size_t r = 0; r < rank; ++r) before[r] *= projected[r];
+            for (size_t j = 0; j < count; ++j) scores[j] = unary[j] + dot(before, after + j * width, width);
+            normalise(scores, count, share, log_probs + i * count);
         }
     });
-    for (size_t i = 1; i < count && candidates.horizon > 0; ++i) std::copy_n(log_probs, count, log_probs + i * count);
+    for (size_t i = 1; depth == 0 && i < count; ++i) std::copy_n(log_probs, count, log_probs + i * count);
 }
 
 void order_transitions(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t count, float* ordered, int64_t* ordered_ids,
@@ -90,7 +89,7 @@ void order_transitions(const float* log_probs, const int64_t* token_ids, size_t 
         }
 }
 
-template void transition_log_probs(const Codebooks<float>&, const DepthCandidates&, const float*, float*);
-template void transition_log_probs(const Codebooks<BFloat16>&, const DepthCandidates&, const float*, float*);
+template void transition_log_probs(const Codebooks<float>&, const DepthCandidates&, size_t, const float*, float*);
+template void transition_log_probs(const Codebooks<BFloat16>&, const DepthCandidates&, size_t, const float*, float*);
 
 }  // namespace hoarfrost

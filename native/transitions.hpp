@@ -24,10 +24,11 @@ struct DepthCandidates {
     int64_t bonus_token_id;
 };
 
-// Writes log_probs [horizon, count, count]: candidate j after candidate i of the depth before. `projected [horizon, rank]` are the projected
-// states of the depths. At the first depth all i have the same row. NaN in what comes in comes out as NaN.
+// Writes log_probs [count, count]: candidate j of `depth`, 0 the first, after candidate i of the depth before. `projected [rank]` is the
+// projected state of the depth. At the first depth all i have the same row. NaN in what comes in comes out as NaN.
 template <class Weight>
-void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandidates& candidates, const float* projected, float* log_probs);
+void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandidates& candidates, size_t depth, const float* projected,
+                          float* log_probs);
 
 // Brings every row of log_probs [horizon, count, count] into falling order, equal ones in that of their places, and the places and token ids
 // with them, all [horizon, count, count]; at the first depth row 0 stands for all.

@@ -43,7 +43,7 @@ class RankedSelector:
         self, rows: Sequence[int], log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], temperatures: Sequence[float]
     ) -> NDArray[np.float32]:
         self.asked = list(rows), token_ids.tolist(), list(temperatures)
-        shares = np.log(token_ids / token_ids.sum(-1, keepdims=True)).astype(np.float32)
+        shares = np.log((token_ids + 1) / (token_ids + 1).sum(-1, keepdims=True)).astype(np.float32)
         return np.repeat(shares[:, :, None], self.num_candidates, axis=2)
 
 

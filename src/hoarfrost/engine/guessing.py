@@ -117,11 +117,13 @@ class Guesser:
             self._promise = way, len(sequences), PLAIN_HOST_MS + row_ms[min(len(sequences), len(row_ms)) - 1]
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
         drafted = self._draft(sequences) if way == "drafted" else None
-        clock.lap("draft")
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
+            clock.lap("draft")
             guesses = [Guess(tree) for tree in self._build(sequences, drafted, config)]
         else:
-            guesses = self._grow(sequences, drafted, config)
+            candidates = self._candidates(sequences, drafted, config)
+            clock.lap("draft")
+            guesses = self._grow(sequences, candidates, drafted is not None, config)
         clock.lap("build")
         return guesses
 
@@ -161,21 +163,20 @@ class Guesser:
         assert isinstance(config.budget, int)
         return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], config.budget, config.max_width)
 
-    def _grow(self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig) -> list[Guess]:
-        candidates = self._candidates(sequences, drafted, config)
+    def _grow(self, sequences: Many[Sequence], candidates: list[Candidates], is_drafted: bool, config: TreeConfig) -> list[Guess]:
         paths = [self._repeated(sequence) if config.retrieval else NO_PATH for sequence in sequences]
         row_ms = self._row_ms(sequences) if config.budget == "auto" else None
         budget = min(MAX_BUDGET, len(row_ms) - len(sequences)) if row_ms is not None else int(config.budget)
         grown: dict[int, GrownTree] = {}
         for (temperature, is_noisy), members in self._by_calibration(sequences, config).items():
-            calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and drafted is not None else None
-            shares = self.retrieval.shares(drafted is not None, temperature) if config.retrieval else None
+            calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and is_drafted else None
+            shares = self.retrieval.shares(is_drafted, temperature) if config.retrieval else None
             hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares, is_noisy)
             roots = [sequences[index].bonus_token_id for index in members]
             grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, budget, hints), strict=True))
         trees = [grown[index] for index in range(len(sequences))]
-        kept = self._allocate(trees, row_ms, drafted is not None) if row_ms is not None else [one.tree for one in trees]
-        return [Guess(tree, drafted is not None, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
+        kept = self._allocate(trees, row_ms, is_drafted) if row_ms is not None else [one.tree for one in trees]
+        return [Guess(tree, is_drafted, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
 
     def _candidates(
         self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig

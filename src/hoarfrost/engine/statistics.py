@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 STAGES = ("draft", "build", "verify", "walk", "host")
+"""The drafter's pass, its selector and the reading of its candidates; growing trees; the target's pass and the reading of the likeliest
+tokens; walking, committing and learning; handing out."""
 
 
 @dataclass

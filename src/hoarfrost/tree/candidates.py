@@ -70,8 +70,7 @@ def weighed(guesses: Sequence[Conditionals], candidates: Sequence[Candidates], t
     """
     selector = guesses[0].selector
     assert all(one.selector is selector for one in guesses)
-    best = [one.within(one.horizon, selector.num_candidates) for one in candidates]
-    log_probs, token_ids = np.concatenate([one.log_probs for one in best], axis=1), np.concatenate([one.token_ids for one in best], axis=1)
-    log_probs, token_ids = (np.ascontiguousarray(array.swapaxes(0, 1)) for array in (log_probs, token_ids))
+    log_probs = np.stack([one.log_probs[:, 0, : selector.num_candidates] for one in candidates])
+    token_ids = np.stack([one.token_ids[:, 0, : selector.num_candidates] for one in candidates])
     between = selector.weigh([one.row for one in guesses], log_probs, token_ids, temperatures)
     return [Candidates.from_transitions(Transitions(*parts)) for parts in zip(token_ids, between, strict=True)]
