@@ -85,6 +85,7 @@ class Guesser:
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
         self._paces: defaultdict[tuple[int, frozenset[float]], Pace] = defaultdict(Pace)
         self._row_times: dict[int, NDArray[np.float64]] = {}
+        self._pace = Pace()  # of the round in progress
         self._promise: tuple[Way, float, float] | None = None
 
     @cached_property
@@ -111,10 +112,13 @@ class Guesser:
         """The trees of one round."""
         if config.budget == 0:
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        way: Way = self._pace(sequences).choose(self._ways(sequences, config)) if config.budget == "auto" else "drafted"
-        if way == "plain":
+        way: Way = "drafted"
+        if config.budget == "auto":
             row_ms = self._row_ms(sequences)
-            self._promise = way, len(sequences), PLAIN_HOST_MS + row_ms[min(len(sequences), len(row_ms)) - 1]
+            self._pace = self._paces[len(sequences), frozenset([sequence.params.temperature for sequence in sequences])]
+            way = self._pace.choose(self._ways(len(row_ms) > len(sequences), config))
+        if way == "plain":
+            self._promise = way, len(sequences), PLAIN_HOST_MS + float(row_ms[min(len(sequences), len(row_ms)) - 1])
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
         drafted = self._draft(sequences) if way == "drafted" else None
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
@@ -127,19 +131,11 @@ class Guesser:
         clock.lap("build")
         return guesses
 
-    def _ways(self, sequences: Many[Sequence], config: TreeConfig) -> list[Way]:
-        """The ways in which a round can be decoded. A batch with more rows than a pass was worth measuring for has none to spare."""
-        has_room = len(self._row_ms(sequences)) > len(sequences)
-        possible: dict[Way, bool] = {
-            "drafted": has_room and self.drafter is not None,
-            "retrieved": has_room and config.retrieval,
-            "plain": True,
-        }
-        return [way for way, is_possible in possible.items() if is_possible]
-
-    def _pace(self, sequences: Many[Sequence]) -> Pace:
-        """How batches of this size and at these temperatures are best decoded."""
-        return self._paces[len(sequences), frozenset(sequence.params.temperature for sequence in sequences)]
+    def _ways(self, has_room: bool, config: TreeConfig) -> list[Way]:
+        """The ways in which a round can be decoded. A batch with more rows than a pass was worth measuring for has no room for guesses."""
+        drafted: list[Way] = ["drafted"] if has_room and self.drafter is not None else []
+        retrieved: list[Way] = ["retrieved"] if has_room and config.retrieval else []
+        return [*drafted, *retrieved, "plain"]
 
     def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Conditionals] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
@@ -264,10 +260,10 @@ class Guesser:
         if config.retrieval and best is not None and best.log_probs is not None:
             self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best.token_ids, best.log_probs)
 
-    def conclude(self, sequences: Many[Sequence], walks: Many[Walk], seconds: float) -> None:
+    def conclude(self, walks: Many[Walk], seconds: float) -> None:
         """Takes in how long the round was and what it brought, for the choice among the ways."""
         if self._promise is not None:
-            self._pace(sequences).note(*self._promise, sum(len(walked.token_ids) for walked in walks), 1000 * seconds)
+            self._pace.note(*self._promise, sum([len(walked.token_ids) for walked in walks]), 1000 * seconds)
             self._promise = None
 
     def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 Way = Literal["drafted", "retrieved", "plain"]
 
-TRIAL_SHARE = 0.02
+TRIAL_SHARE = 0.01
 NUM_FIRST_TRIES = 2
 """Rounds of each way before they are compared."""
 STEP, TRIAL_STEP = 0.2, 0.5

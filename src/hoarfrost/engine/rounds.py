@@ -67,7 +67,7 @@ class DecodingLoop:
         clock.lap("walk")
         pieces = [sequence.emit(walked.token_ids, len(walked.rows) - 1) for sequence, walked in zip(sequences, walks, strict=True)]
         clock.lap("host")
-        self.guesser.conclude(sequences, walks, sum(clock.seconds.values()))
+        self.guesser.conclude(walks, sum(clock.seconds.values()))
         for sequence in sequences:
             sequence.statistics.record_times(clock.seconds)
         return pieces
