@@ -22,7 +22,9 @@ def run(pace: Pace, rounds: Rounds, num_rounds: int, promised: float = 1.0) -> l
 
 def test_trying_what_does_not_pay_costs_the_share_it_may() -> None:
     rounds: Rounds = {"drafted": (2, 8.0), "plain": (1, 2.0)}
-    chosen = run(Pace(), rounds, 4000)
+    pace = Pace()
+    run(pace, rounds, 4000)  # it is no longer young
+    chosen = run(pace, rounds, 4000)
     lost = chosen.count("drafted") * (8.0 - 2 * 2.0)
     total = sum(rounds[way][1] for way in chosen)
     assert 0.5 * TRIAL_SHARE < lost / total < 1.5 * TRIAL_SHARE
@@ -30,9 +32,18 @@ def test_trying_what_does_not_pay_costs_the_share_it_may() -> None:
 
 
 def test_what_is_nearly_as_good_is_tried_often() -> None:
-    chosen = run(Pace(), {"drafted": (4, 4.4), "plain": (2, 2.0)}, 2000)
+    pace = Pace()
+    rounds: Rounds = {"drafted": (4, 4.4), "plain": (2, 2.0)}
+    run(pace, rounds, 2000)
+    chosen = run(pace, rounds, 2000)
     expected = TRIAL_SHARE * 2000 * 2.0 / (4.4 - 2 * 2.0)  # what the share of all time pays for
     assert 0.6 * expected < chosen.count("drafted") < 2 * expected
+
+
+def test_a_young_pace_tries_more() -> None:
+    chosen = run(Pace(), {"drafted": (2, 8.0), "plain": (1, 2.0)}, 400)
+    assert chosen[:100].count("drafted") > 2 * chosen[300:].count("drafted")
+    assert sum(way == "drafted" for way in chosen) * (8.0 - 2 * 2.0) < 25 * 2.0, "some twenty rounds' worth"
 
 
 def test_a_way_that_begins_to_pay_is_found() -> None:

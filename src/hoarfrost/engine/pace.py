@@ -2,8 +2,8 @@
 
 Every round says how many tokens it expects in how many milliseconds, and then how many there were and how long it took. The way with most
 tokens per millisecond is taken: what its rounds expected of late, corrected by how such expectations have been met. The others are tried
-again when the time that may be lost on trying, `TRIAL_SHARE` of all time, has been saved up: what is nearly as good soon, what is hopeless
-seldom, and no more than that share is ever lost.
+again when the time that may be lost on trying, `TRIAL_SHARE` of all time and `NUM_YOUNG` rounds' worth early on, has been saved up: what is
+nearly as good soon, what is hopeless seldom, and no more than that is ever lost.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import Literal
 Way = Literal["drafted", "retrieved", "plain"]
 
 TRIAL_SHARE = 0.01
+NUM_YOUNG = 4.0
+"""In round n the n-th part of so many rounds is set aside for trying, at most `MAX_SHARE` of one: what a way is worth shows only when its
+guesses have been learnt, and that takes rounds."""
+MAX_SHARE = 0.2
 NUM_FIRST_TRIES = 2
 """Rounds of each way before they are compared."""
 STEP, TRIAL_STEP = 0.2, 0.5
@@ -84,7 +88,7 @@ class Pace:
         record = self._records.setdefault(way, Record(expected, promised_ms))
         record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
         record.last_try = self._num_rounds
-        self._saved_ms += TRIAL_SHARE * milliseconds
+        self._saved_ms += max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) * milliseconds
 
     def _loss_ms(self, way: Way, best: Way) -> float:
         """What a round of `way` takes longer than the best one would for the same tokens."""
