@@ -49,11 +49,15 @@ Output<float> gumbel_rows_face(uint64_t seed, uint64_t first_position, const Inp
     return values.to_numpy();
 }
 
+void check_k(size_t k, size_t vocab_size) {
+    if (k < 1 || k > vocab_size)
+        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(vocab_size) + ".");
+}
+
 template <class Logit, class Stored>
 nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
     const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    if (k < 1 || k > rows.vocab_size)
-        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
+    check_k(k, rows.vocab_size);
     const InstructionSet variant = chosen(instruction_set);
     Buffer<float> log_probs({rows.num_rows, k});
     Buffer<int64_t> token_ids({rows.num_rows, k});
@@ -67,8 +71,7 @@ nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, size_t num_thread
 template <class Logit, class Stored>
 Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t k, const OptionalName& instruction_set) {
     const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    if (k < 1 || k > rows.vocab_size)
-        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
+    check_k(k, rows.vocab_size);
     const InstructionSet variant = chosen(instruction_set);
     Buffer<int64_t> token_ids({rows.num_rows, k});
     {
@@ -82,8 +85,7 @@ template <class Logit, class Stored>
 nb::tuple best_with_noise_face(const LogitArray<Stored>& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
                                size_t num_threads, const OptionalName& instruction_set) {
     const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    if (k < 1 || k > rows.vocab_size)
-        throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(rows.vocab_size) + ".");
+    check_k(k, rows.vocab_size);
     const InstructionSet variant = chosen(instruction_set);
     Buffer<float> scores({rows.num_rows, k});
     Buffer<int64_t> token_ids({rows.num_rows, k});

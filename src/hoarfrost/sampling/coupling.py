@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.sampling.params import SamplingParams
-from hoarfrost.tree.candidates import Candidates
-from hoarfrost.tree.marginals import Marginals, top_of
+from hoarfrost.tree.candidates import Candidates, candidates_of
+from hoarfrost.tree.marginals import Marginals
 
 NUM_COUPLED = 128
 
@@ -39,32 +39,23 @@ def couple(
         Per sequence log-probabilities to win and token ids, `[L, 1, min(num_candidates, V)]`; -inf where a filter drops a token.
     """
     whole = [one.keeps_all and native.can_read(part.logits) for one, part in zip(params, marginals, strict=True)]
-    pools = iter(_pools([part for part, is_whole in zip(marginals, whole, strict=True) if not is_whole]))
+    pools = iter(candidates_of([part for part, is_whole in zip(marginals, whole, strict=True) if not is_whole], NUM_COUPLED))
     result = []
     for part, one, position, is_whole in zip(marginals, params, first_positions, whole, strict=True):
         if is_whole:
             wanted = min(num_candidates, part.vocab_size)
             scores, token_ids = native.best_with_noise(part.logits, one.temperature, one.seed, position, wanted)
         else:
-            scores, token_ids = _ranked(*next(pools), one, position)
+            scores, token_ids = _ranked(next(pools), one, position)
         scores -= scores[:, :1]
         scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
         result.append(Candidates(scores[:, None, :num_candidates], token_ids[:, None, :num_candidates]))
     return result
 
 
-def _pools(marginals: Sequence[Marginals]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Log-probabilities and ids `[L, M]` of each one's best, with one transfer from the device."""
-    if not marginals:
-        return []
-    tops = zip(marginals, *top_of(marginals, NUM_COUPLED), strict=True)
-    return [(log_probs[: one.horizon], token_ids[: one.horizon]) for one, log_probs, token_ids in tops]
-
-
-def _ranked(
-    log_probs: NDArray[np.float32], token_ids: NDArray[np.int64], params: SamplingParams, first_position: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and ids of a pool `[L, M]`, best first."""
+def _ranked(pool: Candidates, params: SamplingParams, first_position: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and ids `[L, M]` of a pool, best first."""
+    log_probs, token_ids = pool.log_probs[:, 0], pool.token_ids[:, 0]
     scores = _filtered(log_probs / np.float32(params.temperature), params)
     scores = scores + native.gumbel_noise_rows(params.seed, first_position, token_ids)
     order = np.argsort(-scores, axis=-1, kind="stable")
