@@ -85,9 +85,11 @@ struct DecoderLayer {
 
 template <class Weight>
 StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& layers, const Input<float, 1>& final_norm, float final_eps,
-                                float attention_scale) {
+                                float attention_scale, const Input<Bits<Weight>, 2>& embedding) {
     require(!layers.empty(), "The stack has no layers.");
-    StackWeights<Weight> stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale};
+    require(embedding.shape(1) == final_norm.size(), "The embeddings must be of the layers' width.");
+    StackWeights<Weight> stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale,
+                               reinterpret_cast<const Weight*>(embedding.data()), embedding.shape(0)};
     for (const auto* layer : layers) {
         const LayerShape &shape = layer->shape, &first = stack.shape;
         require(shape.num_heads == first.num_heads && shape.num_kv_heads == first.num_kv_heads && shape.head_dim == first.head_dim &&
@@ -103,12 +105,20 @@ StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& 
 // (buffer, capacity, length, number of rows, words of the visible rows or 0 for causal, words per row)
 using SegmentNumbers = std::tuple<Address, size_t, size_t, size_t, Address, size_t>;
 
+// `rows [2, n]`: token ids and positions. `cos`, `sin`: of the first `num_positions` positions.
 template <class Weight>
-void run_stack_face(const StackWeights<Weight>& stack, Address hidden, size_t num_rows, Address cos, Address sin,
+void run_stack_face(const StackWeights<Weight>& stack, const Input<int64_t, 2>& rows, Address cos, Address sin, size_t num_positions,
                     const std::vector<SegmentNumbers>& segments, std::vector<size_t> taps, Address features, Address out, size_t num_threads) {
+    require(rows.shape(0) == 2, "The rows have token ids and positions.");
+    const size_t num_rows = rows.shape(1);
+    const int64_t *token_ids = rows.data(), *positions = token_ids + num_rows;
+    for (size_t row = 0; row < num_rows; ++row) {
+        require(token_ids[row] >= 0 && static_cast<size_t>(token_ids[row]) < stack.num_tokens, "A token lies outside the vocabulary.");
+        require(positions[row] >= 0 && static_cast<size_t>(positions[row]) < num_positions, "A position lies outside the tables.");
+    }
     nb::gil_scoped_release unlocked;
-    StackPass<Weight> pass{num_rows,        at<float>(hidden),    {at<const float>(cos), at<const float>(sin)}, {},
-                           std::move(taps), at<Weight>(features), at<Weight>(out)};
+    StackPass<Weight> pass{num_rows, token_ids, positions, {at<const float>(cos), at<const float>(sin)}, {}, std::move(taps),
+                           at<Weight>(features), at<Weight>(out)};
     for (const auto& [buffer, capacity, length, count, words, words_per_row] : segments)
         pass.segments.push_back({at<Weight>(buffer), capacity, length, count, at<const uint64_t>(words), words_per_row});
     run_stack(stack, pass, num_threads);
@@ -142,9 +152,10 @@ void bind_weights(nb::module_& module, const std::string& suffix) {
         .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
         .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
     nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str())
-        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a)
-        .def("run", &run_stack_face<Weight>, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "segments"_a, "taps"_a, "features"_a, "out"_a,
-             "num_threads"_a);
+        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a.noconvert(),
+             nb::keep_alive<0, 5>())
+        .def("run", &run_stack_face<Weight>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a, "taps"_a, "features"_a,
+             "out"_a, "num_threads"_a);
 }
 
 template <class Out>

@@ -1,26 +1,61 @@
 #include "decoder_stack.hpp"
 
+#include <algorithm>
 #include <atomic>
 
 namespace hoarfrost {
 
 namespace {
 
+struct Hidden;
+struct Angles;
 struct Queries;
 struct Mixed;
 
 // What the members of the team share beside weights and pass.
 template <class Stored>
 struct Shared {
+    float* hidden;            // [n, width]
+    RotaryTables tables;      // of the rows
     Stored *queries, *mixed;  // [num_heads, n, head_dim] and [n, num_heads, head_dim]
     LayerScratch scratch;
     std::vector<std::atomic<size_t>> tasks;  // taken of each layer's attention
 };
 
+// The embeddings of the rows as floats.
 template <class Weight>
-Shared<Weight> make_shared(const StackWeights<Weight>& weights, size_t num_rows) {
-    const size_t count = num_rows * weights.shape.num_heads * weights.shape.head_dim;
-    Shared<Weight> shared{kept_memory<Queries, Weight>(count), kept_memory<Mixed, Weight>(count), {},
+float* embed(const StackWeights<Weight>& weights, const StackPass<Weight>& pass) {
+    const size_t width = weights.final_norm.size();
+    float* hidden = kept_memory<Hidden, float>(pass.num_rows * width);
+    run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
+        for (size_t row = 0; row < pass.num_rows; ++row) {
+            const Weight* embedding = weights.embedding + static_cast<size_t>(pass.token_ids[row]) * width;
+            for (size_t i = 0; i < width; ++i) hidden[row * width + i] = to_float(embedding[i]);
+        }
+    });
+    return hidden;
+}
+
+// The entries of the tables that belong to the rows' positions.
+RotaryTables tables_of_rows(const RotaryTables& tables, const int64_t* positions, size_t num_rows, size_t half) {
+    float* cos = kept_memory<Angles, float>(2 * num_rows * half);
+    float* sin = cos + num_rows * half;
+    for (size_t row = 0; row < num_rows; ++row) {
+        const size_t place = static_cast<size_t>(positions[row]) * half;
+        std::copy_n(tables.cos + place, half, cos + row * half);
+        std::copy_n(tables.sin + place, half, sin + row * half);
+    }
+    return {cos, sin};
+}
+
+template <class Weight>
+Shared<Weight> make_shared(const StackWeights<Weight>& weights, const StackPass<Weight>& pass) {
+    const size_t num_rows = pass.num_rows, head_dim = weights.shape.head_dim, count = num_rows * weights.shape.num_heads * head_dim;
+    Shared<Weight> shared{embed(weights, pass),
+                          tables_of_rows(pass.tables, pass.positions, num_rows, head_dim / 2),
+                          kept_memory<Queries, Weight>(count),
+                          kept_memory<Mixed, Weight>(count),
+                          {},
                           std::vector<std::atomic<size_t>>(weights.layers.size())};
     for (const auto& layer : weights.layers) shared.scratch = layer_scratch(layer, num_rows);  // the last one asked for is as large as any before
     return shared;
@@ -57,14 +92,19 @@ void place_segment(const StackWeights<Weight>& weights, const StackPass<Weight>&
 
 // The member's share of copying the output of `layer` to where it is tapped.
 template <class Weight>
-void tap(const Member& member, const StackPass<Weight>& pass, size_t layer, size_t width) {
-    const size_t num_taps = pass.taps.size();
+void tap(const Member& member, const StackPass<Weight>& pass, const float* hidden, size_t layer, size_t width) {
+    constexpr size_t tap_part = 128;  // entries
+    const size_t num_taps = pass.taps.size(), num_parts = (width + tap_part - 1) / tap_part;
     for (size_t place = 0; place < num_taps; ++place) {
         if (pass.taps[place] != layer) continue;
-        member.share(pass.num_rows, 1, [&](size_t begin, size_t end) {
-            for (size_t row = begin; row < end; ++row)
-                for (size_t i = 0; i < width; ++i)
-                    assign(pass.features[(row * num_taps + place) * width + i], pass.hidden[row * width + i]);
+        member.share(pass.num_rows * num_parts, 1, [&](size_t begin, size_t end) {
+            run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
+                for (size_t task = begin; task < end; ++task) {
+                    const size_t row = task / num_parts, first = task % num_parts * tap_part, last = std::min(first + tap_part, width);
+                    Weight* features = pass.features + (row * num_taps + place) * width;
+                    for (size_t i = first; i < last; ++i) assign(features[i], hidden[row * width + i]);
+                }
+            });
         });
     }
 }
@@ -78,22 +118,22 @@ void run_layers(const Member& member, const StackWeights<Weight>& weights, const
         size_t row = 0;
         for (size_t s = 0; s < num_segments; row += pass.segments[s++].num_rows)
             place_segment(weights, pass, shared, layer, row, pass.segments[s], heads[s], attentions[s]);
-        project_attention(member, weights.shape, weights.layers[layer], pass.hidden, pass.tables, heads, shared.scratch);
+        project_attention(member, weights.shape, weights.layers[layer], shared.hidden, shared.tables, heads, shared.scratch);
         member.wait();
         attend_dense(attentions.data(), num_segments, shared.tasks[layer]);
         member.wait();
-        finish_layer(member, weights.shape, weights.layers[layer], shared.mixed, pass.num_rows, pass.hidden, shared.scratch);
+        finish_layer(member, weights.shape, weights.layers[layer], shared.mixed, pass.num_rows, shared.hidden, shared.scratch);
         member.wait();
-        tap(member, pass, layer, width);
+        tap(member, pass, shared.hidden, layer, width);
     }
-    rms_norm(member, {pass.hidden, pass.num_rows, width}, weights.final_norm.data(), width, weights.final_eps, pass.out);
+    rms_norm(member, {shared.hidden, pass.num_rows, width}, weights.final_norm.data(), width, weights.final_eps, pass.out);
 }
 
 }  // namespace
 
 template <class Weight>
 void run_stack(const StackWeights<Weight>& weights, const StackPass<Weight>& pass, size_t num_threads) {
-    Shared<Weight> shared = make_shared(weights, pass.num_rows);
+    Shared<Weight> shared = make_shared(weights, pass);
     run_team(num_threads, [&](const Member& member) { run_layers(member, weights, pass, shared); });
 }
 

@@ -17,6 +17,8 @@ struct StackWeights {
     std::vector<LayerWeights<Weight>> layers;  // with feed-forward networks, all of one width
     std::vector<float> final_norm;
     float final_eps, attention_scale;
+    const Weight* embedding;  // [num_tokens, width]; must outlive the stack
+    size_t num_tokens;
 };
 
 // The new rows of one sequence. Their keys and values are written behind the `length` rows that its buffer holds, which must have room for them.
@@ -32,12 +34,12 @@ struct StackSegment {
 template <class Weight>
 struct StackPass {
     size_t num_rows;
-    float* hidden;  // [n, width]: embeddings before, the last layer's output afterwards
-    RotaryTables tables;
+    const int64_t *token_ids, *positions;  // [n]; below the stack's `num_tokens` and the length of `tables`
+    RotaryTables tables;                   // of position 0 on
     std::vector<StackSegment<Weight>> segments;
     std::vector<size_t> taps;
     Weight* features;
-    Weight* out;  // [n, width]: after the final norm
+    Weight* out;  // [n, width]: the last layer's output after the final norm
 };
 
 template <class Weight>

@@ -69,14 +69,13 @@ nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, size_t num_thread
 }
 
 template <class Logit, class Stored>
-Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t k, const OptionalName& instruction_set) {
+Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t num_threads, const OptionalName& instruction_set) {
     const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    check_k(k, rows.vocab_size);
     const InstructionSet variant = chosen(instruction_set);
-    Buffer<int64_t> token_ids({rows.num_rows, k});
+    Buffer<int64_t> token_ids({rows.num_rows});
     {
         nb::gil_scoped_release unlocked;
-        best_tokens(rows, k, variant, token_ids.data.get());
+        best_tokens(rows, variant, num_threads, token_ids.data.get());
     }
     return token_ids.to_numpy();
 }
@@ -133,8 +132,9 @@ NB_MODULE(_native, module) {
         .def("__len__", &SuffixIndex::size);
     module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
-    module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "instruction_set"_a = nb::none());
+    module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "num_threads"_a,
+               "instruction_set"_a = nb::none());
     bind_trees(module);
     bind_learning(module);
     bind_page_attention(module);

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "best_keys.hpp"
-#include "lanes.hpp"
+#include "largest_logit.hpp"
 #include "team.hpp"
 
 namespace hoarfrost {
@@ -56,30 +58,7 @@ HOARFROST_INLINE double log_positive(double x) {
 
 HOARFROST_INLINE float gumbel(uint64_t bits) { return static_cast<float>(-log_positive(-log_positive(unit_interval(bits)))); }
 
-using L = Lanes<8>;
 constexpr float infinity = std::numeric_limits<float>::infinity();
-
-// The largest of `count` logits; NaN where one is NaN or +inf.
-template <class Logit>
-HOARFROST_INLINE float largest_logit(const Logit* row, size_t count) {
-    constexpr float lowest = std::numeric_limits<float>::lowest();
-    L greatest = L::all(-infinity), flaw = L::all(0.0f);
-    size_t i = 0;
-    for (; i + L::width <= count; i += L::width) {
-        const L x = L::load(row + i);
-        flaw = flaw + L::all(lowest).max(x) * L::all(0.0f);
-        greatest = greatest.max(x);
-    }
-    float maxima[L::width], flaws = sum_of(flaw);
-    greatest.store(maxima);
-    float result = *std::max_element(maxima, maxima + L::width);
-    for (; i < count; ++i) {
-        const float x = to_float(row[i]);
-        flaws += (x > lowest || std::isnan(x) ? x : lowest) * 0.0f;
-        result = result > x ? result : x;
-    }
-    return result + flaws;
-}
 
 // The keys of tokens 0 ... count - 1 (and some more): computed once per thread.
 const uint64_t* token_keys(size_t count, InstructionSet instruction_set) {
@@ -94,11 +73,18 @@ const uint64_t* token_keys(size_t count, InstructionSet instruction_set) {
     return keys.data();
 }
 
+// Parts into which a row is cut, so that all threads have work; shorter ones would not be worth the handing out.
+size_t num_parts_of_row(size_t vocab_size, size_t num_rows, size_t num_threads) {
+    constexpr size_t shortest_part = 2048;
+    return std::clamp<size_t>(num_threads / std::max<size_t>(num_rows, 1), 1, std::max<size_t>(vocab_size / shortest_part, 1));
+}
+
 // Of the tokens `start` ... `start + count` (a tile, padded with -inf) offers those that may be among the best. With u = 1 - e the noise is
 // at most -log(e), so a token of score s reaches the bound b only if e <= exp(s - b): one hash, one exponential and no logarithm for most.
 template <class Logit>
 HOARFROST_INLINE void offer_tile(const Logit* row, size_t start, size_t count, float maximum, float temperature, uint64_t stream,
                                  const uint64_t* keys, BestKeys& best) {
+    using L = Lanes<8>;
     constexpr float slack = 0.01f, relative_slack = 1e-6f;
     alignas(32) float scores[tile_size], excess[tile_size];
     uint64_t bits[tile_size];
@@ -162,30 +148,46 @@ void gumbel_noise(uint64_t stream, const int64_t* token_ids, size_t count, Instr
 template <class Logit>
 void best_with_noise(const LogitRows<Logit>& logits, float temperature, NoiseOrigin noise, size_t k, InstructionSet instruction_set,
                      size_t num_threads, float* scores, int64_t* token_ids) {
-    const size_t vocab_size = logits.vocab_size;
+    const size_t vocab_size = logits.vocab_size, num_tiles = (vocab_size + tile_size - 1) / tile_size;
+    const size_t num_parts = num_parts_of_row(vocab_size, logits.num_rows, num_threads);
     const uint64_t* keys = token_keys(vocab_size, instruction_set);
-    std::fill_n(scores, logits.num_rows * k, -infinity);
-    std::fill_n(token_ids, logits.num_rows * k, -1);
-    parallel_for(logits.num_rows, num_threads, [&](size_t row) {
+    std::vector<float> maxima(logits.num_rows);
+    std::vector<std::vector<uint64_t>> best_of_parts(logits.num_rows * num_parts);
+    parallel_for(logits.num_rows * num_parts, num_threads, [&](size_t task) {
+        const size_t row = task / num_parts, part = task % num_parts;
         const Logit* values = logits.data + row * logits.row_stride;
         BestKeys best(k);
-        float maximum = 0.0f;
         run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
-            maximum = largest_logit(values, vocab_size);
+            const float maximum = largest_logit(values, vocab_size);  // each part for itself: cheaper than waiting for each other
+            if (part == 0) maxima[row] = maximum;
             if (!std::isfinite(maximum)) return;
             const uint64_t stream = noise_stream(noise.seed, noise.position + row);
-            for (size_t start = 0; start < vocab_size; start += tile_size)
+            for (size_t tile = num_tiles * part / num_parts; tile < num_tiles * (part + 1) / num_parts; ++tile) {
+                const size_t start = tile * tile_size;
                 offer_tile(values, start, std::min(vocab_size - start, tile_size), maximum, temperature, stream, keys, best);
+            }
         });
-        if (!std::isfinite(maximum)) return;
-        size_t filled = row * k;
-        for (const uint64_t key : best.sorted()) {
-            scores[filled] = score_of(key);
-            token_ids[filled++] = static_cast<int64_t>(place_of(key));
-        }
-        for (size_t index = 0; filled < (row + 1) * k; ++index)
-            if (std::isinf((to_float(values[index]) - maximum) / temperature)) token_ids[filled++] = static_cast<int64_t>(index);
+        best_of_parts[task] = best.sorted();
     });
+    std::fill_n(scores, logits.num_rows * k, -infinity);
+    std::fill_n(token_ids, logits.num_rows * k, -1);
+    for (size_t row = 0; row < logits.num_rows; ++row) {
+        if (!std::isfinite(maxima[row])) continue;
+        std::vector<uint64_t>& best = best_of_parts[row * num_parts];
+        for (size_t part = 1; part < num_parts; ++part) {
+            const std::vector<uint64_t>& more = best_of_parts[row * num_parts + part];
+            best.insert(best.end(), more.begin(), more.end());
+        }
+        std::sort(best.begin(), best.end(), std::greater<>());
+        size_t filled = row * k;
+        for (size_t rank = 0; rank < std::min(k, best.size()); ++rank) {
+            scores[filled] = score_of(best[rank]);
+            token_ids[filled++] = static_cast<int64_t>(place_of(best[rank]));
+        }
+        const Logit* values = logits.data + row * logits.row_stride;
+        for (size_t index = 0; filled < (row + 1) * k; ++index)
+            if (std::isinf((to_float(values[index]) - maxima[row]) / temperature)) token_ids[filled++] = static_cast<int64_t>(index);
+    }
 }
 
 template void best_with_noise(const LogitRows<float>&, float, NoiseOrigin, size_t, InstructionSet, size_t, float*, int64_t*);

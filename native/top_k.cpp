@@ -110,30 +110,6 @@ HOARFROST_INLINE void summarise_row(const Logit* row, size_t vocab_size, float* 
         summarise_tile(tile_at(row, start, vocab_size, buffer), group_maxima + start / num_steps, normaliser);
 }
 
-// As `summarise_row` for the maxima alone; returns whether the row is fit to be ranked: no NaN, no +inf, and not all -inf.
-template <class Logit>
-HOARFROST_INLINE bool find_maxima(const Logit* row, size_t vocab_size, float* group_maxima) {
-    float buffer[tile_size];
-    float greatest[num_lanes];
-    uint32_t is_broken[num_lanes] = {};
-    std::fill_n(greatest, num_lanes, -infinity);
-    for (size_t start = 0; start < vocab_size; start += tile_size) {
-        const float* tile = tile_at(row, start, vocab_size, buffer);
-        float maxima[num_lanes];
-        std::copy_n(tile, num_lanes, maxima);
-        for (size_t step = 0; step < num_steps; ++step)
-            for (size_t lane = 0; lane < num_lanes; ++lane) {
-                const float x = tile[step * num_lanes + lane];
-                is_broken[lane] |= x < infinity ? 0u : 1u;
-                maxima[lane] = maxima[lane] > x ? maxima[lane] : x;
-            }
-        std::copy_n(maxima, num_lanes, group_maxima + start / num_steps);
-        for (size_t lane = 0; lane < num_lanes; ++lane) greatest[lane] = greatest[lane] > maxima[lane] ? greatest[lane] : maxima[lane];
-    }
-    return std::all_of(is_broken, is_broken + num_lanes, [](uint32_t one) { return one == 0; }) &&
-           *std::max_element(greatest, greatest + num_lanes) > -infinity;
-}
-
 // The k-th largest group maximum; where there are fewer groups, the lowest finite number, which every logit but -inf reaches.
 float lower_bound_of_best(const std::vector<float>& group_maxima, BestKeys& best) {
     best.clear();
@@ -207,29 +183,9 @@ void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet inst
     });
 }
 
-template <class Logit>
-void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, int64_t* token_ids) {
-    const size_t vocab_size = logits.vocab_size;
-    std::vector<float> group_maxima((vocab_size + tile_size - 1) / tile_size * num_lanes);
-    BestKeys best(k);
-    for (size_t row = 0; row < logits.num_rows; ++row, token_ids += k) {
-        const Logit* values = logits.data + row * logits.row_stride;
-        bool is_fit = false;
-        run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA { is_fit = find_maxima(values, vocab_size, group_maxima.data()); });
-        std::fill_n(token_ids, k, -1);
-        if (!is_fit) continue;
-        offer_candidates(values, vocab_size, group_maxima, lower_bound_of_best(group_maxima, best), best);
-        size_t filled = 0;
-        for (const uint64_t key : best.sorted()) token_ids[filled++] = static_cast<int64_t>(place_of(key));
-        fill_with_impossible(values, filled, k, token_ids);
-    }
-}
-
 template class RowReader<float>;
 template class RowReader<BFloat16>;
 template void top_log_probs(const LogitRows<float>&, size_t, InstructionSet, size_t, float*, int64_t*);
 template void top_log_probs(const LogitRows<BFloat16>&, size_t, InstructionSet, size_t, float*, int64_t*);
-template void best_tokens(const LogitRows<float>&, size_t, InstructionSet, int64_t*);
-template void best_tokens(const LogitRows<BFloat16>&, size_t, InstructionSet, int64_t*);
 
 }  // namespace hoarfrost

@@ -44,9 +44,8 @@ template <class Logit>
 void top_log_probs(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, size_t num_threads, float* log_probs,
                    int64_t* token_ids);
 
-// Writes token_ids [num_rows, k], the k likeliest tokens of every row, best first, the lower id first among equal logits; -1 throughout for a row
-// that is broken or whose best logit is -inf.
+// token_ids[i] = the likeliest token of row i, the lowest id among equal logits; -1 for a row that is broken or whose best logit is -inf.
 template <class Logit>
-void best_tokens(const LogitRows<Logit>& logits, size_t k, InstructionSet instruction_set, int64_t* token_ids);
+void best_tokens(const LogitRows<Logit>& logits, InstructionSet instruction_set, size_t num_threads, int64_t* token_ids);
 
 }  // namespace hoarfrost

@@ -58,8 +58,8 @@ def best_with_noise_bfloat16(
     num_threads: int,
     instruction_set: str | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
-def best_tokens(logits: NDArray[np.float32], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
-def best_tokens_bfloat16(bits: NDArray[np.uint16], k: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
+def best_tokens(logits: NDArray[np.float32], num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
+def best_tokens_bfloat16(bits: NDArray[np.uint16], num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 
 class SuffixIndex:
     def __init__(self) -> None: ...
@@ -164,14 +164,19 @@ class DecoderLayerFloat32:
 
 class DecoderStackFloat32:
     def __init__(
-        self, layers: list[DecoderLayerFloat32], final_norm: NDArray[np.float32], final_eps: float, attention_scale: float
+        self,
+        layers: list[DecoderLayerFloat32],
+        final_norm: NDArray[np.float32],
+        final_eps: float,
+        attention_scale: float,
+        embedding: NDArray[np.float32],
     ) -> None: ...
     def run(
         self,
-        hidden: int,
-        num_rows: int,
+        rows: NDArray[np.int64],
         cos: int,
         sin: int,
+        num_positions: int,
         segments: list[tuple[int, int, int, int, int, int]],
         taps: list[int],
         features: int,
@@ -210,14 +215,19 @@ class DecoderLayerBFloat16:
 
 class DecoderStackBFloat16:
     def __init__(
-        self, layers: list[DecoderLayerBFloat16], final_norm: NDArray[np.float32], final_eps: float, attention_scale: float
+        self,
+        layers: list[DecoderLayerBFloat16],
+        final_norm: NDArray[np.float32],
+        final_eps: float,
+        attention_scale: float,
+        embedding: NDArray[np.uint16],
     ) -> None: ...
     def run(
         self,
-        hidden: int,
-        num_rows: int,
+        rows: NDArray[np.int64],
         cos: int,
         sin: int,
+        num_positions: int,
         segments: list[tuple[int, int, int, int, int, int]],
         taps: list[int],
         features: int,

@@ -16,10 +16,11 @@ from hoarfrost.cache import DenseStore
 from hoarfrost.drafting import DFlashConfig
 from hoarfrost.drafting.native_passes import NativePasses, can_run_natively
 from hoarfrost.drafting.passes import Passes, TorchPasses
-from hoarfrost.drafting.rotary import LEAST_KEPT, RotaryAngles
+from hoarfrost.drafting.rotary import RotaryAngles
 from hoarfrost.drafting.selector import CandidateSelector, SelectorPass, new_weigher, weigh_plainly
 from hoarfrost.native.drafter import NativeSelector
 from hoarfrost.native.linear import plain_product
+from hoarfrost.rotary import LEAST_POSITIONS
 
 NATIVE = {name: config for name, config in VARIANTS.items() if config.conv_kernel_size is None}
 LENGTHS = (0, 1, 24)
@@ -88,8 +89,8 @@ def test_kept_angles_are_those_of_the_positions(variant: str) -> None:
     for spans in (
         [range(0, 0)],
         [range(5, 9)],
-        [range(3), range(LEAST_KEPT - 1, LEAST_KEPT + 2)],
-        [range(3 * LEAST_KEPT, 3 * LEAST_KEPT + 1)],
+        [range(3), range(LEAST_POSITIONS - 1, LEAST_POSITIONS + 2)],
+        [range(3 * LEAST_POSITIONS, 3 * LEAST_POSITIONS + 1)],
     ):
         whole_cos, signed_sin = angles.tables(torch.tensor([place for span in spans for place in span], dtype=torch.int64), torch.float32)
         cos, sin = angles.half_tables(spans)

@@ -100,7 +100,7 @@ def test_wrong_arrays_are_refused() -> None:
 
 @pytest.mark.parametrize("instruction_set", _native.instruction_sets())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("vocab_size", "k"), [(1, 1), (97, 1), (97, 97), (256, 5), (3000, 1), (3000, 64)])
+@pytest.mark.parametrize(("vocab_size", "k"), [(1, 1), (97, 1), (97, 97), (256, 5), (3000, 64), (9000, 1), (9000, 64)])
 @pytest.mark.parametrize("temperature", [0.01, 1.0, 8.0])
 def test_the_best_with_noise_are_those_of_all_noise(
     temperature: float, vocab_size: int, k: int, dtype: torch.dtype, instruction_set: str
@@ -115,9 +115,10 @@ def test_the_best_with_noise_are_those_of_all_noise(
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     face = _native.best_with_noise_bfloat16 if dtype == torch.bfloat16 else _native.best_with_noise
     given = logits.view(torch.uint16).numpy() if dtype == torch.bfloat16 else values
-    found_scores, found = face(given, temperature, 9, 70, k, 2, instruction_set)
-    np.testing.assert_array_equal(found, order)
-    np.testing.assert_array_equal(found_scores, np.take_along_axis(scores, order, 1))
+    for num_threads in (1, 2, 16):  # rows in parts where there are more threads than rows
+        found_scores, found = face(given, temperature, 9, 70, k, num_threads, instruction_set)
+        np.testing.assert_array_equal(found, order)
+        np.testing.assert_array_equal(found_scores, np.take_along_axis(scores, order, 1))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hoarfrost import _native, native
 from hoarfrost.errors import InvalidInput
+from hoarfrost.native.linear import to_bits
 
 # Sizes around the lanes (16) and tiles (512) of the kernel.
 VOCAB_SIZES = (1, 2, 15, 16, 17, 511, 512, 513, 1500, 9000)
@@ -117,17 +118,21 @@ def test_k_out_of_range_is_refused(k: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_best_tokens_are_those_of_the_best_log_probabilities(dtype: torch.dtype) -> None:
-    for vocab_size, k in ((5, 5), (700, 1), (1500, 4), (8192, 12)):
-        logits = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(k)).mul(3).round().to(dtype)
-        logits[3, : vocab_size // 2] = -torch.inf
-        assert native.best_tokens(logits, k).tolist() == native.top_log_probs(logits, k)[1].tolist()
+@pytest.mark.parametrize("vocab_size", [1, 5, 700, 1500, 8192])
+def test_the_best_token_is_the_first_of_the_largest_logits(dtype: torch.dtype, vocab_size: int) -> None:
+    logits = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(vocab_size)).mul(3).round().to(dtype)
+    logits[3, : vocab_size // 2] = -torch.inf
+    face = _native.best_tokens_bfloat16 if dtype == torch.bfloat16 else _native.best_tokens
+    rows = to_bits(logits).numpy()
+    for instruction_set in _native.instruction_sets():
+        for num_threads in (1, 3):
+            assert face(rows, num_threads, instruction_set).tolist() == native.top_log_probs(logits, 1)[1][:, 0].tolist()
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("place", [0, 511, 512, 599])
-def test_rows_that_cannot_be_ranked_have_no_best_tokens(bad: float, place: int) -> None:
+def test_rows_that_cannot_be_ranked_have_no_best_token(bad: float, place: int) -> None:
     logits = torch.zeros(3, 600)
     logits[1, place] = bad
     logits[2] = -torch.inf
-    assert native.best_tokens(logits, 2).tolist() == [[0, 1], [-1, -1], [-1, -1]]
+    assert native.best_tokens(logits).tolist() == [0, -1, -1]

@@ -190,7 +190,7 @@ def test_dense_stores_take_one_call(model_folder: Callable[[str], str], monkeypa
     run_layers = NativeStack._run_layers
 
     def watched(stack: NativeStack, *arguments: Any) -> Any:
-        by_layer.append(arguments[3].token_ids.shape[1])
+        by_layer.append(arguments[0].host.shape[1])
         return run_layers(stack, *arguments)
 
     monkeypatch.setattr(NativeStack, "_run_layers", watched)
@@ -218,3 +218,12 @@ def test_unknown_parts_keep_stock_layers(architecture: str, changes: dict[str, o
     for got, wanted in zip(outputs(target), outputs(stock_target(folder)), strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
     assert load_config(folder).hidden_act == "gelu"
+
+
+def test_what_no_table_holds_is_refused(model_folder: Callable[[str], str]) -> None:
+    target = Target.load(model_folder("llama"), dtype="float32", device="cpu")
+    if not isinstance(target._stack, NativeStack):
+        pytest.skip("not run natively here")
+    for foreign in (-1, target.vocab_size):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            target.forward(PackedRows.from_chunk(target.new_store(), [3, foreign], target.device))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hoarfrost.cache.attention import PREFILL_ROWS, attend_all, attend_causal, attend_tail, attend_with_mask
 from hoarfrost.cache.store import Visibility
-from hoarfrost.native.decoder import append_rows, attend_dense, can_append, can_attend
+from hoarfrost.native.decoder import Layout, append_rows, attend_dense, can_append, can_attend
 
 
 class DenseStore:
@@ -23,6 +23,8 @@ class DenseStore:
         self, num_layers: int, num_kv_heads: int, head_dim: int, *, dtype: torch.dtype, device: torch.device | str, capacity: int = 256
     ) -> None:
         self._buffer = torch.empty((2, num_layers, num_kv_heads, capacity, head_dim), dtype=dtype, device=device)
+        self.layout = Layout(num_layers, num_kv_heads, head_dim, dtype, self._buffer.device.type)
+        self._is_native = can_attend(self._buffer)
         self._length = 0
         self._num_appended = 0
 
@@ -51,7 +53,7 @@ class DenseStore:
 
     def attends_natively(self, num_rows: int) -> bool:
         """Whether attention of so many appended rows, without a window, is that of the native kernel."""
-        return num_rows < PREFILL_ROWS and can_attend(self._buffer)
+        return num_rows < PREFILL_ROWS and self._is_native
 
     def lend(self, num_rows: int) -> Tensor:
         """The buffer, with room for `num_rows` rows that the caller writes, for every layer, behind the committed ones; they count as

@@ -10,8 +10,7 @@ from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from hoarfrost.drafting.config import DFlashConfig
-
-LEAST_KEPT = 512
+from hoarfrost.rotary import RotaryTable, cos_sin
 
 
 class RotaryAngles:
@@ -31,29 +30,19 @@ class RotaryAngles:
                     rope_parameters=dict(config.rope_parameters),
                 )
             )
+        self._table = RotaryTable(embedding.inv_freq, embedding.attention_scaling)  # on the CPU
         self._frequencies: Tensor = embedding.inv_freq.float()
         self._scale: float = embedding.attention_scaling
-        self._kept = self._cos_sin(torch.arange(0, device="cpu"))
 
     def tables(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`(cos, signed sin)`, each `[..., D]`, of int64 `positions [...]`."""
         if self._frequencies.device != positions.device:
             self._frequencies = self._frequencies.to(positions.device)
-        cos, sin = self._cos_sin(positions)
+        cos, sin = cos_sin(positions, self._frequencies, self._scale)
         return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
     def half_tables(self, spans: Sequence[range]) -> tuple[Tensor, Tensor]:
-        """`(cos, sin)`, float32 `[n, D / 2]` each on the CPU, of spans of positions one after the other.
-
-        Those of all positions up to the last one asked for are kept; contexts take several times as much per position.
-        """
-        end = max((span.stop for span in spans), default=0)
-        num_kept = self._kept[0].shape[0]
-        if end > num_kept:
-            self._kept = self._cos_sin(torch.arange(max(end, 2 * num_kept, LEAST_KEPT), device="cpu"))
-        cos, sin = ([table.narrow(0, span.start, len(span)) for span in spans] for table in self._kept)
+        """`(cos, sin)`, float32 `[n, D / 2]` each on the CPU, of spans of positions one after the other."""
+        self._table.reserve(max((span.stop for span in spans), default=0))
+        cos, sin = ([table.narrow(0, span.start, len(span)) for span in spans] for table in (self._table.cos, self._table.sin))
         return (cos[0], sin[0]) if len(spans) == 1 else (torch.cat(cos), torch.cat(sin))
-
-    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        angles = positions.unsqueeze(-1) * self._frequencies
-        return angles.cos() * self._scale, angles.sin() * self._scale

@@ -29,22 +29,18 @@ PRIOR_ROUNDS = 8.0  # rounds that speak for expectations being right
 
 
 class Record:
-    """What rounds of one way expected of late, tokens and time; and sums of what was expected and of what came."""
+    """What rounds of one way expected of late, tokens and time; and sums of what was expected and of what came.
+
+    Attributes:
+        milliseconds: what a round is likely to take.
+        tokens_per_ms: what it is likely to bring for that.
+    """
 
     def __init__(self, expected: float, milliseconds: float) -> None:
         self.num_tries = self.last_try = 0
         self._expected, self._milliseconds = expected, milliseconds
         self._sum_expected = self._sum_emitted = PRIOR_ROUNDS * expected
         self._sum_promised_ms = self._sum_ms = PRIOR_ROUNDS * milliseconds
-
-    @property
-    def milliseconds(self) -> float:
-        """What a round is likely to take."""
-        return self._milliseconds * self._sum_ms / self._sum_promised_ms
-
-    @property
-    def tokens_per_ms(self) -> float:
-        return self._expected * self._sum_emitted / self._sum_expected / self.milliseconds
 
     def add(self, expected: float, promised_ms: float, emitted: int, milliseconds: float, step: float) -> None:
         likely_ms = promised_ms * self._sum_ms / self._sum_promised_ms
@@ -55,6 +51,8 @@ class Record:
         self._sum_promised_ms = MEMORY * self._sum_promised_ms + promised_ms
         self._sum_ms = MEMORY * self._sum_ms + min(milliseconds, MAX_DELAY * likely_ms)
         self.num_tries += 1
+        self.milliseconds = self._milliseconds * self._sum_ms / self._sum_promised_ms
+        self.tokens_per_ms = self._expected * self._sum_emitted / self._sum_expected / self.milliseconds
 
 
 class Pace:
@@ -85,7 +83,9 @@ class Pace:
     def note(self, way: Way, expected: float, promised_ms: float, emitted: int, milliseconds: float) -> None:
         """Takes in a round: the tokens that it expected and the time it was to take; the tokens there were, and its time."""
         self._num_rounds += 1
-        record = self._records.setdefault(way, Record(expected, promised_ms))
+        record = self._records.get(way)
+        if record is None:
+            record = self._records[way] = Record(expected, promised_ms)
         record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
         record.last_try = self._num_rounds
         self._saved_ms += max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) * milliseconds

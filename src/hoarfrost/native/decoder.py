@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hoarfrost import _native
 from hoarfrost.native.linear import can_multiply, make_matrix, to_bits
+from hoarfrost.rotary import RotaryTable
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -30,6 +31,16 @@ class LayerShape:
     num_kv_heads: int
     head_dim: int
     norm_eps: float
+
+
+class Layout(NamedTuple):
+    """What buffers `[2, layers, Hkv, capacity, D]` of keys and values must agree in to be interchangeable."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device_type: str
 
 
 @dataclass(frozen=True)
@@ -112,69 +123,68 @@ class NativeLayer:
         assert rows.is_contiguous(), rows.stride()
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentRows:
-    """The new rows of one sequence in a pass of a `NativeLayers`: their keys and values go behind the `length` rows that its `buffer
-    [2, layers, Hkv, capacity, D]` holds, which has room for them. They see those and each other causally, or as `ancestors` says: uint64
-    `[n, words]`, bit j % 64 of word j // 64 of row i for row j."""
+class SegmentRows(NamedTuple):
+    """The new rows of one sequence in a pass of a `NativeLayers`, as numbers: their keys and values go behind the `length` rows of a buffer
+    `[2, layers, Hkv, capacity, D]`, which has room for them. They see those and each other causally, or as the words at the address
+    `ancestors` say: uint64 `[n, words_per_row]`, bit j % 64 of word j // 64 of row i for row j."""
 
-    buffer: Tensor
+    buffer: int
+    capacity: int
     length: int
     num_rows: int
-    ancestors: NDArray[np.uint64] | None
+    ancestors: int
+    words_per_row: int
+
+    @staticmethod
+    def at(buffer: Tensor, length: int, num_rows: int, ancestors: NDArray[np.uint64] | None) -> SegmentRows:
+        """The rows from `length` on of `buffer`. Both arrays must outlive the pass."""
+        capacity, address, words_per_row = buffer.shape[3], 0, 0
+        assert length + num_rows <= capacity
+        if ancestors is not None:
+            assert ancestors.dtype == np.uint64
+            assert len(ancestors) == num_rows <= 64 * ancestors.shape[1]
+            assert ancestors.shape[1] == 1 or ancestors.strides[1] == ancestors.itemsize
+            address, words_per_row = ancestors.ctypes.data, ancestors.strides[0] // ancestors.itemsize
+        return SegmentRows(buffer.data_ptr(), capacity, length, num_rows, address, words_per_row)
 
 
 class NativeLayers:
-    """All layers of a decoder and its final norm in one call, over rows whose stores are dense buffers. A row's result has the bits that
-    the layers give one by one, with `append_rows` and `attend_dense` in between."""
+    """A decoder in one call: embeddings, all layers and the final norm, over rows whose stores are dense buffers of the layers' `layout`. A
+    row's result has the bits that the layers give one by one, with `append_rows` and `attend_dense` in between."""
 
-    def __init__(self, layers: Sequence[NativeLayer], final_norm: Tensor, final_eps: float, attention_scale: float) -> None:
-        self._shape, self._dtype, self._num_layers, self._width = layers[0].shape, layers[0].dtype, len(layers), len(final_norm)
+    def __init__(
+        self, layers: Sequence[NativeLayer], final_norm: Tensor, final_eps: float, attention_scale: float, embedding: Tensor
+    ) -> None:
+        """`final_norm [width]` of any type, `embedding [tokens, width]` of the layers' own; the latter is not copied."""
+        shape, self._dtype = layers[0].shape, layers[0].dtype
+        self._num_layers, self._width, self._half = len(layers), len(final_norm), shape.head_dim // 2
+        self.layout = Layout(len(layers), shape.num_kv_heads, shape.head_dim, self._dtype, "cpu")
         kind: Any = _native.DecoderStackBFloat16 if self._dtype == torch.bfloat16 else _native.DecoderStackFloat32
-        self._stack = kind([layer._layer for layer in layers], to_bits(final_norm.float()).numpy(), final_eps, attention_scale)
+        norm = to_bits(final_norm.float()).numpy()
+        self._stack = kind([layer._layer for layer in layers], norm, final_eps, attention_scale, to_bits(embedding).numpy())
 
     @staticmethod
     def can_run(layers: Sequence[NativeLayer]) -> bool:
         """Whether layers like these run as one."""
         return all(layer.has_feed_forward and layer.shape == layers[0].shape for layer in layers) and layers[0].shape.head_dim % 8 == 0
 
-    def takes(self, buffer: Tensor) -> bool:
-        """Whether rows may go to a buffer like this one."""
-        _, num_layers, num_kv_heads, _, head_dim = buffer.shape
-        fits = (num_layers, num_kv_heads, head_dim) == (self._num_layers, self._shape.num_kv_heads, self._shape.head_dim)
-        return fits and buffer.dtype == self._dtype and buffer.device.type == "cpu" and buffer.is_contiguous()
-
     def run(
-        self, hidden: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[SegmentRows], taps: Sequence[int], num_threads: int
+        self, rows: NDArray[np.int64], table: RotaryTable, segments: Sequence[SegmentRows], taps: Sequence[int], num_threads: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Final hidden states of the embeddings `hidden [n, width]` (float32, overwritten), and the outputs of the layers in `taps` side
-        by side, `[n, len(taps) * width]`; both of the weights' type. `cos, sin [n, D / 2]`: float32."""
-        num_rows, half = len(hidden), self._shape.head_dim // 2
-        for rows, width in ((hidden, self._width), (cos, half), (sin, half)):
-            assert rows.dtype == torch.float32
-            assert rows.shape == (num_rows, width)
-            assert rows.is_contiguous()
-        assert sum(segment.num_rows for segment in segments) == num_rows
+        """Final hidden states of n rows, and the outputs of the layers in `taps` side by side, `[n, len(taps) * width]`; both of the
+        weights' type. `rows [2, n]`: token ids and positions, which `table` covers. Raises `ValueError` for a token or a position that is
+        not there."""
+        num_rows = rows.shape[1]
+        assert table.cos.shape[1] == self._half
+        assert sum([segment.num_rows for segment in segments]) == num_rows
         assert all(0 <= tap < self._num_layers for tap in taps)
         out = torch.empty((num_rows, self._width), dtype=self._dtype)
         features = torch.empty((num_rows, len(taps) * self._width), dtype=self._dtype) if taps else None
         self._stack.run(
-            hidden.data_ptr(), num_rows, cos.data_ptr(), sin.data_ptr(), [self._numbers(segment) for segment in segments], list(taps),
+            rows, table.cos.data_ptr(), table.sin.data_ptr(), len(table.cos), segments, taps,
             0 if features is None else features.data_ptr(), out.data_ptr(), num_threads,
         )  # fmt: skip
         return out, features
-
-    def _numbers(self, segment: SegmentRows) -> tuple[int, int, int, int, int, int]:
-        buffer, ancestors, num_rows = segment.buffer, segment.ancestors, segment.num_rows
-        assert self.takes(buffer)
-        assert segment.length + num_rows <= buffer.shape[3]
-        address, words_per_row = 0, 0
-        if ancestors is not None:
-            assert ancestors.dtype == np.uint64
-            assert len(ancestors) == num_rows <= 64 * ancestors.shape[1]
-            assert ancestors.shape[1] == 1 or ancestors.strides[1] == ancestors.itemsize
-            address, words_per_row = ancestors.ctypes.data, ancestors.strides[0] // ancestors.itemsize
-        return buffer.data_ptr(), buffer.shape[3], segment.length, num_rows, address, words_per_row
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

@@ -34,23 +34,26 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
     return _native.top_log_probs(logits.detach().numpy(), k, torch.get_num_threads())
 
 
-def best_tokens(logits: Tensor, k: int) -> NDArray[np.int64]:
-    """The `k` likeliest tokens of each row of logits [n, V], best first, the lower id first among equals: int64 [n, k].
-
-    It asks for less than `top_log_probs` and is quicker by far. -1 throughout where a row holds NaN or +inf, or nothing but -inf.
-    """
-    check_rows(logits, k)
+def best_tokens(logits: Tensor) -> NDArray[np.int64]:
+    """The likeliest token of each row of logits [n, V], the lowest id among equals: int64 [n]; -1 where a row holds NaN or +inf, or nothing
+    but -inf."""
+    check_readable(logits)
     if logits.dtype == torch.bfloat16:
-        return _native.best_tokens_bfloat16(logits.detach().view(torch.uint16).numpy(), k)
-    return _native.best_tokens(logits.detach().numpy(), k)
+        return _native.best_tokens_bfloat16(logits.detach().view(torch.uint16).numpy(), torch.get_num_threads())
+    return _native.best_tokens(logits.detach().numpy(), torch.get_num_threads())
 
 
-def check_rows(logits: Tensor, k: int) -> None:
-    """Raises `InvalidInput` where a kernel cannot read the `k` best of each row."""
+def check_readable(logits: Tensor) -> None:
+    """Raises `InvalidInput` where a kernel cannot read the rows."""
     if not can_read(logits):
         raise InvalidInput(
             f"The logits are {logits.dtype} {tuple(logits.shape)} with strides {logits.stride()} on {logits.device}; "
             "the kernel takes float32 or bfloat16 [n, V] on the CPU, with the entries of a row side by side."
         )
+
+
+def check_rows(logits: Tensor, k: int) -> None:
+    """Raises `InvalidInput` where a kernel cannot read the `k` best of each row."""
+    check_readable(logits)
     if not 1 <= k <= logits.shape[1]:
         raise InvalidInput(f"k is {k}; it must lie in 1..{logits.shape[1]}, the size of the vocabulary.")

@@ -112,10 +112,10 @@ def best_rows(logits: torch.Tensor) -> Ids:
         InvalidInput: a row's largest logit is NaN or infinite.
     """
     if native.can_read(logits):
-        token_ids = native.best_tokens(logits, 1)[:, 0]
+        token_ids = native.best_tokens(logits)
     elif logits.device.type == "cpu" and logits.dtype != torch.float64:
         parts = torch.split(logits, max(1, _MAX_WIDENED // logits.shape[1]))
-        token_ids = np.concatenate([native.best_tokens(part.float(), 1)[:, 0] for part in parts])
+        token_ids = np.concatenate([native.best_tokens(part.float()) for part in parts])
     else:
         best = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest value, so looking at the winner finds it
         token_ids = torch.where(logits.gather(-1, best).isfinite(), best, -1)[:, 0].cpu().numpy()

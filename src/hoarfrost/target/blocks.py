@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost.cache import DenseStore
-from hoarfrost.native.decoder import LayerShape, LayerTensors, NativeLayer, NativeLayers, SegmentRows, rms_norm
+from hoarfrost.native.decoder import LayerShape, LayerTensors, Layout, NativeLayer, NativeLayers, SegmentRows, rms_norm
 from hoarfrost.native.linear import Product, fastest_product
-from hoarfrost.rotary import rotate
+from hoarfrost.rotary import RotaryTable, rotate
 from hoarfrost.target.packed import PackedRows, Segment, attend_segments
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -56,19 +56,17 @@ class StockStack:
 class StackParts:
     """What a stack holds beside its layers."""
 
-    embed: nn.Module
+    embed: nn.Embedding
     norm_weight: Tensor
     norm_eps: float
-    frequencies: Tensor
-    rotary_scale: float
+    table: RotaryTable
     attention_scale: float
     width: int
 
-    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `[N, D / 2]` of `positions [N]`, in float32."""
-        angles = positions.unsqueeze(-1) * self.frequencies
-        cos, sin = angles.cos(), angles.sin()
-        return (cos, sin) if self.rotary_scale == 1.0 else (cos * self.rotary_scale, sin * self.rotary_scale)
+    def angles(self, rows: PackedRows) -> tuple[Tensor, Tensor]:
+        """Cosines and sines `[N, D / 2]` of the rows' positions, in float32."""
+        self.table.reserve(rows.num_positions)
+        return self.table.cos[rows.positions[0]], self.table.sin[rows.positions[0]]
 
     def norm(self, hidden: Tensor) -> Tensor:
         """The final norm; `norm_weight` is of the type of the hidden states."""
@@ -120,7 +118,7 @@ class FusedStack:
     def __call__(self, rows: PackedRows, taps: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         parts = self._parts
         hidden = parts.embed(rows.token_ids[0])
-        cos, sin = parts.angles(rows.positions[0])
+        cos, sin = parts.angles(rows)
         whole_cos, signed_sin = (torch.cat(halves, dim=-1).to(hidden.dtype).unsqueeze(1) for halves in ((cos, cos), (-sin, sin)))
         features = hidden.new_empty((len(hidden), len(taps) * parts.width)) if taps else None
         for index, layer in enumerate(self._layers):
@@ -136,31 +134,19 @@ class NativeStack:
         self._parts, self._layers, self._experts = parts, layers, experts
         self._whole: NativeLayers | None = None
         if NativeLayers.can_run(layers):
-            self._whole = NativeLayers(layers, parts.norm_weight, parts.norm_eps, parts.attention_scale)
+            self._whole = NativeLayers(layers, parts.norm_weight, parts.norm_eps, parts.attention_scale, parts.embed.weight)
 
     def __call__(self, rows: PackedRows, taps: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        embedded = self._parts.embed(rows.token_ids[0])
-        cos, sin = self._parts.angles(rows.positions[0])
-        if self._whole is not None and all(self._is_dense(segment) for segment in rows.segments):
-            segments = [dense_rows(segment) for segment in rows.segments]
-            return self._whole.run(embedded.float(), cos, sin, segments, taps, torch.get_num_threads())
-        return self._run_layers(embedded, cos, sin, rows, taps)
+        whole = self._whole
+        if whole is None or not all(is_dense(segment, whole.layout) for segment in rows.segments):
+            return self._run_layers(rows, taps)
+        self._parts.table.reserve(rows.num_positions)
+        return whole.run(rows.host, self._parts.table, [dense_rows(segment) for segment in rows.segments], taps, torch.get_num_threads())
 
-    def _is_dense(self, segment: Segment) -> bool:
-        """Whether the call of all layers takes the segment, which then gets the bits that its store's own attention gives it."""
-        store = segment.store
-        return (
-            self._whole is not None
-            and type(store) is DenseStore  # one that is derived from it may attend in its own way
-            and store.attends_natively(segment.stop - segment.start)
-            and self._whole.takes(store.buffer)
-        )
-
-    def _run_layers(
-        self, embedded: Tensor, cos: Tensor, sin: Tensor, rows: PackedRows, taps: Sequence[int]
-    ) -> tuple[Tensor, Tensor | None]:
+    def _run_layers(self, rows: PackedRows, taps: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Layer by layer, through the protocol of the stores."""
         parts, num_threads = self._parts, torch.get_num_threads()
+        embedded, (cos, sin) = parts.embed(rows.token_ids[0]), parts.angles(rows)
         hidden = embedded.float()
         features = embedded.new_empty((len(hidden), len(taps) * parts.width)) if taps else None
         for index, (layer, experts) in enumerate(zip(self._layers, self._experts, strict=True)):
@@ -173,8 +159,18 @@ class NativeStack:
         return rms_norm(hidden, parts.norm_weight, parts.norm_eps, embedded.dtype), features
 
 
+def is_dense(segment: Segment, layout: Layout) -> bool:
+    """Whether the call of all layers takes the segment, which then gets the bits that its store's own attention gives it."""
+    store = segment.store
+    return (
+        type(store) is DenseStore  # one that is derived from it may attend in its own way
+        and store.attends_natively(segment.stop - segment.start)
+        and store.layout == layout
+    )
+
+
 def dense_rows(segment: Segment) -> SegmentRows:
     """The segment's rows with their place in its store's buffer, where they count as appended from now on."""
     store, num_rows, tree = segment.store, segment.stop - segment.start, segment.tree
     assert isinstance(store, DenseStore)
-    return SegmentRows(store.lend(num_rows), store.length, num_rows, None if tree is None else tree.ancestors)
+    return SegmentRows.at(store.lend(num_rows), store.length, num_rows, None if tree is None or num_rows == 1 else tree.ancestors)

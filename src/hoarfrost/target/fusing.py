@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hoarfrost.native.decoder import LayerShape, LayerTensors, NativeLayer
+from hoarfrost.rotary import RotaryTable
 from hoarfrost.target.blocks import FusedLayer, FusedStack, NativeStack, Stack, StackParts, StockStack
 
 LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -29,7 +30,8 @@ SILU = ("SiLU", "SiLUActivation")
 def fuse(model: PreTrainedModel) -> Stack:
     """The fastest stack for `model`, which loses its layers unless they are used themselves."""
     decoder: Any = model.base_model
-    if not all(is_known_layer(layer) for layer in decoder.layers) or not is_known_norm(decoder.norm):
+    is_known = type(decoder.embed_tokens) is nn.Embedding and is_known_norm(decoder.norm)
+    if not is_known or not all(is_known_layer(layer) for layer in decoder.layers):
         return StockStack(decoder)
     attention = decoder.layers[0].self_attn
     runs_natively = NativeLayer.can_run(attention.q_proj.weight, attention.head_dim)
@@ -38,8 +40,7 @@ def fuse(model: PreTrainedModel) -> Stack:
         embed=decoder.embed_tokens,
         norm_weight=weight.float() if runs_natively else weight,
         norm_eps=decoder.norm.variance_epsilon,
-        frequencies=decoder.rotary_emb.inv_freq.float(),
-        rotary_scale=float(decoder.rotary_emb.attention_scaling),
+        table=RotaryTable(decoder.rotary_emb.inv_freq, float(decoder.rotary_emb.attention_scaling)),
         attention_scale=attention.scaling,
         width=model.config.hidden_size,
     )

@@ -34,11 +34,26 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class PackedRows:
-    """`token_ids` and `positions`, both int64 `[1, N]` on the model's device, and the segments they consist of."""
+    """N rows: `host`, int64 `[2, N]`, holds their token ids and positions; and the segments that they consist of, of stores on `device`."""
 
-    token_ids: Tensor
-    positions: Tensor
+    host: NDArray[np.int64]
     segments: tuple[Segment, ...]
+    device: torch.device
+
+    @cached_property
+    def token_ids(self) -> Tensor:
+        """`[1, N]` on the device."""
+        return self._on_device[:1]
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """`[1, N]` on the device."""
+        return self._on_device[1:]
+
+    @property
+    def num_positions(self) -> int:
+        """No row stands at this position or beyond it."""
+        return max(segment.store.length + segment.stop - segment.start for segment in self.segments)
 
     @cached_property
     def visible(self) -> tuple[Visibility, ...]:
@@ -46,30 +61,32 @@ class PackedRows:
         trees = (segment.tree for segment in self.segments)
         return tuple("causal" if tree is None or tree.is_chain else self._to_device(tree.visible()) for tree in trees)
 
-    def _to_device(self, array: NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(array).to(self.token_ids.device, non_blocking=True)
+    @cached_property
+    def _on_device(self) -> Tensor:
+        return self._to_device(self.host)
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     @classmethod
     def from_chunk(cls, store: Store, token_ids: Sequence[int], device: torch.device) -> PackedRows:
         """The next tokens of one prompt, seeing the past and themselves causally."""
-        positions = torch.arange(store.length, store.length + len(token_ids), device=device)[None]
-        ids = torch.tensor([list(token_ids)], device=device)
-        return cls(ids, positions, (Segment(store, 0, len(token_ids), None),))
+        num_rows = len(token_ids)
+        positions = np.arange(store.length, store.length + num_rows)
+        return cls(np.array([token_ids, positions], dtype=np.int64), (Segment(store, 0, num_rows, None),), device)
 
     @classmethod
     def from_trees(cls, stores: Sequence[Store], trees: Sequence[DraftTree], device: torch.device) -> PackedRows:
         """The rows of one draft tree per sequence; the root of each stands at the position that its store's length gives."""
-        starts = np.repeat([store.length for store in stores], [tree.num_rows for tree in trees])
-        host = np.empty((2, len(starts)), dtype=np.int64)
-        np.concatenate([tree.token_ids for tree in trees], out=host[0])
-        np.add(starts, np.concatenate([tree.depths for tree in trees]), out=host[1])
-        rows = torch.from_numpy(host).to(device, non_blocking=True)
+        host = np.empty((2, sum([tree.num_rows for tree in trees])), dtype=np.int64)
         segments, start = [], 0
         for store, tree in zip(stores, trees, strict=True):
             stop = start + tree.num_rows
+            host[0, start:stop] = tree.token_ids
+            np.add(tree.depths, store.length, out=host[1, start:stop])
             segments.append(Segment(store, start, stop, tree))
             start = stop
-        return cls(rows[:1], rows[1:], tuple(segments))
+        return cls(host, tuple(segments), device)
 
 
 def attend_segments(packed: PackedRows, layer: int, scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

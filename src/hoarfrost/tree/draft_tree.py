@@ -33,7 +33,7 @@ class DraftTree:
     @staticmethod
     def single(token_id: int) -> DraftTree:
         """The tree of one row: plain decoding."""
-        return DraftTree(np.array([token_id], np.int64), np.array([-1], np.int32), np.zeros(1, np.int32), np.ones((1, 1), np.uint64))
+        return DraftTree(np.array([token_id], np.int64), *_SINGLE)
 
     @staticmethod
     def from_parents(token_ids: Sequence[int], parents: Sequence[int]) -> DraftTree:
@@ -80,3 +80,9 @@ class DraftTree:
     @cached_property
     def _children(self) -> dict[tuple[int, int], int]:
         return dict(zip(zip(self.parents.tolist(), self.token_ids.tolist(), strict=True), range(self.num_rows), strict=True))
+
+
+_SINGLE = np.array([-1], np.int32), np.zeros(1, np.int32), np.ones((1, 1), np.uint64)
+"""Parents, depths and ancestors of a tree of one row: the same for all of them, and one is made in every plain round."""
+for _array in _SINGLE:
+    _array.setflags(write=False)

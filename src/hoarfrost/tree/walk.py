@@ -25,7 +25,7 @@ class Walk:
 def walk(tree: DraftTree, choose: Callable[[int], int]) -> Walk:
     """Walks from row 0; `choose(row)` is the target's token after `row`, asked for accepted rows only, in order."""
     rows, token_ids = [0], [choose(0)]
-    while (row := tree.child(rows[-1], token_ids[-1])) is not None:
+    while len(rows) < tree.num_rows and (row := tree.child(rows[-1], token_ids[-1])) is not None:
         rows.append(row)
         token_ids.append(choose(row))
     return Walk(rows, token_ids)
