@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hoarfrost.engine.pace import TRIAL_SHARE, Pace, Way
+from hoarfrost.engine.pace import NUM_FIRST_TRIES, PLAIN_STRETCH, TRIAL_SHARE, Pace, Way
 
 WAYS: tuple[Way, ...] = ("drafted", "plain")
 Rounds = dict[Way, tuple[float, float]]
@@ -11,12 +11,12 @@ Rounds = dict[Way, tuple[float, float]]
 
 def run(pace: Pace, rounds: Rounds, num_rounds: int, promised: float = 1.0) -> list[Way]:
     """Rounds that expect `promised` times as many tokens as they bring, at least one."""
-    chosen = []
-    for _ in range(num_rounds):
+    chosen: list[Way] = []
+    while len(chosen) < num_rounds:
         way = pace.choose(WAYS)
         tokens, milliseconds = rounds[way]
         pace.note(way, promised * tokens, milliseconds, round(tokens), milliseconds)
-        chosen.append(way)
+        chosen.extend([way] * pace.stretch)
     return chosen
 
 
@@ -69,6 +69,20 @@ def test_one_way_needs_no_choice() -> None:
         pace.note("plain", 1.0, 1.0, 1, 1.0)
 
 
+def test_only_plain_rounds_that_are_best_come_in_stretches() -> None:
+    pace = Pace()
+    rounds: Rounds = {"drafted": (2, 8.0), "plain": (1, 2.0)}
+    for num_chosen in range(400):
+        way = pace.choose(WAYS)
+        assert pace.stretch == (PLAIN_STRETCH if way == "plain" and num_chosen >= 2 * NUM_FIRST_TRIES else 1)
+        pace.note(way, *rounds[way], *((2, 8.0) if way == "drafted" else (1, 2.0)))
+    rounds = {"drafted": (6, 4.0), "plain": (1, 2.0)}
+    run(pace, rounds, 1000)
+    for _ in range(100):
+        pace.note(way := pace.choose(WAYS), *rounds[way], *((6, 4.0) if way == "drafted" else (1, 2.0)))
+        assert pace.stretch == 1
+
+
 def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
     pace, ways = Pace(), ("drafted", "retrieved", "plain")
     rounds: Rounds = {"drafted": (2, 8.0), "retrieved": (1, 2.5), "plain": (1, 2.0)}
@@ -77,7 +91,7 @@ def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
         way = pace.choose(ways)
         tokens, milliseconds = rounds[way]
         pace.note(way, tokens, milliseconds, int(tokens), 50.0 if index % 100 == 99 else milliseconds)
-        chosen.append(way)
+        chosen.extend([way] * pace.stretch)
     assert chosen.count("plain") > 1800
     assert chosen[-1000:].count("drafted") > 2
     assert chosen[-1000:].count("retrieved") > 2

@@ -87,6 +87,7 @@ class Guesser:
         self._row_times: dict[int, NDArray[np.float64]] = {}
         self._pace = Pace()  # of the round in progress
         self._promise: tuple[Way, float, float] | None = None
+        self._num_plain_left = 0  # rounds of the stretch
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -110,15 +111,8 @@ class Guesser:
 
     def guess(self, sequences: Many[Sequence], config: TreeConfig, clock: StageClock) -> list[Guess]:
         """The trees of one round."""
-        if config.budget == 0:
-            return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        way: Way = "drafted"
-        if config.budget == "auto":
-            row_ms = self._row_ms(sequences)
-            self._pace = self._paces[len(sequences), frozenset([sequence.params.temperature for sequence in sequences])]
-            way = self._pace.choose(self._ways(len(row_ms) > len(sequences), config))
+        way = self._way(sequences, config)
         if way == "plain":
-            self._promise = way, len(sequences), PLAIN_HOST_MS + float(row_ms[min(len(sequences), len(row_ms)) - 1])
             return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
         drafted = self._draft(sequences) if way == "drafted" else None
         if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
@@ -130,6 +124,21 @@ class Guesser:
             guesses = self._grow(sequences, candidates, drafted is not None, config)
         clock.lap("build")
         return guesses
+
+    def _way(self, sequences: Many[Sequence], config: TreeConfig) -> Way:
+        """How this round is decoded."""
+        if config.budget != "auto":
+            return "drafted" if config.budget else "plain"
+        if self._num_plain_left:
+            self._num_plain_left -= 1
+            return "plain"
+        row_ms = self._row_ms(sequences)
+        self._pace = self._paces[len(sequences), frozenset([sequence.params.temperature for sequence in sequences])]
+        way = self._pace.choose(self._ways(len(row_ms) > len(sequences), config))
+        if way == "plain":
+            self._num_plain_left = self._pace.stretch - 1
+            self._promise = way, len(sequences), PLAIN_HOST_MS + float(row_ms[min(len(sequences), len(row_ms)) - 1])
+        return way
 
     def _ways(self, has_room: bool, config: TreeConfig) -> list[Way]:
         """The ways in which a round can be decoded. A batch with more rows than a pass was worth measuring for has no room for guesses."""

@@ -22,6 +22,9 @@ NUM_FIRST_TRIES = 2
 """Rounds of each way before they are compared."""
 STEP, TRIAL_STEP = 0.2, 0.5
 """How fast an opinion follows what the last round of a way expected; faster at a trial, since what is known from before is old."""
+PLAIN_STRETCH = 8
+"""Rounds that are plain one after the other where plain decoding is best, before the choice is made again: they bring one token each in a
+time that is known, and looking at every one of them costs more than it teaches."""
 MAX_DELAY = 2.0
 """A round counts as no longer than so many times what was to be expected: the machine may have been at something else."""
 MEMORY = 0.98  # of how a round met its expectations, a round later
@@ -63,10 +66,12 @@ class Pace:
         self._num_rounds = 0
         self._saved_ms = 0.0
         self._is_trial = False
+        self.stretch = 1
+        """Rounds for which the way that was chosen last may be kept."""
 
     def choose(self, ways: Sequence[Way]) -> Way:
         """The way for this round: the best one, or another whose turn has come."""
-        self._is_trial = False
+        self._is_trial, self.stretch = False, 1
         for way in ways:
             if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES:
                 return way
@@ -78,17 +83,20 @@ class Pace:
                 self._saved_ms -= loss_ms
                 self._is_trial = True
                 return oldest
+        if best == "plain":
+            self.stretch = PLAIN_STRETCH
         return best
 
     def note(self, way: Way, expected: float, promised_ms: float, emitted: int, milliseconds: float) -> None:
-        """Takes in a round: the tokens that it expected and the time it was to take; the tokens there were, and its time."""
-        self._num_rounds += 1
+        """Takes in the round that was chosen, the first of its stretch: the tokens that it expected and the time it was to take; the tokens
+        there were, and its time."""
+        self._num_rounds += self.stretch
         record = self._records.get(way)
         if record is None:
             record = self._records[way] = Record(expected, promised_ms)
         record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
         record.last_try = self._num_rounds
-        self._saved_ms += max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) * milliseconds
+        self._saved_ms += max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) * milliseconds * self.stretch
 
     def _loss_ms(self, way: Way, best: Way) -> float:
         """What a round of `way` takes longer than the best one would for the same tokens."""

@@ -97,10 +97,7 @@ class DecodingLoop:
         for sequence, tree, walked in zip(sequences, trees, walks, strict=True):
             sequence.store.commit(walked.rows)
             if features is not None and sequence.draft_state is not None:
-                last = walked.rows[-1]
-                is_run = last == len(walked.rows) - 1  # then no copy is made
-                kept = features[start : start + last + 1] if is_run else features[[start + row for row in walked.rows]]
-                sequence.pending_features.append(kept)
+                sequence.pending_features.append(rows_of(features, start, walked.rows))
             start += tree.num_rows
 
     @staticmethod
@@ -111,3 +108,10 @@ class DecodingLoop:
             return lambda row: greedy[start + row]
         depths = tree.depths
         return lambda row: sequence.chooser.choose(logits[start + row], position + int(depths[row]), num_generated + int(depths[row]))
+
+
+def rows_of(features: Tensor, start: int, rows: list[int]) -> Tensor:
+    """The rows `start + row` of `features`; no copy is made where they lie side by side."""
+    if rows[-1] != len(rows) - 1:
+        return features[[start + row for row in rows]]
+    return features if len(rows) == len(features) else features[start : start + len(rows)]
