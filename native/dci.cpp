@@ -1,4 +1,4 @@
-// Lifting, assignment to pivots and projections: see dci.hpp.
+// Lifting, projections and assignment to pivots: see dci.hpp.
 #include "dci.hpp"
 
 #include <algorithm>
@@ -55,7 +55,8 @@ float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instructio
 }
 
 template <class Key>
-void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, InstructionSet instruction_set, int16_t* lifted) {
+void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, const int16_t* direction, InstructionSet instruction_set,
+               int16_t* lifted, int32_t* projections) {
     const float scale = squared_radius > 0.0f ? 32767.0f / std::sqrt(squared_radius) : 0.0f;
     run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
         for (size_t row = 0; row < keys.num_rows; ++row) {
@@ -66,6 +67,7 @@ void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, Ins
             for (size_t d = 0; d < keys.head_dim; ++d) out[d] = to_fixed(to_float(key[d]), fitting);
             out[keys.head_dim] = to_fixed(std::sqrt(rest > 0.0f ? rest : 0.0f), scale);
             for (size_t d = keys.head_dim + 1; d < width; ++d) out[d] = 0;
+            projections[row] = product(out, direction, width);
         }
     });
 }
@@ -88,20 +90,9 @@ void PivotFinder::find(const LiftedRows& points, int32_t* nearest) const {
     nearest_of_all(points, pivots_, instruction_set_, nearest);
 }
 
-void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections) {
-    run_with(instruction_set, [&]() HOARFROST_INLINE_LAMBDA {
-        for (size_t row = 0; row < rows.num_rows; ++row) {
-            const int16_t* entries = rows.data + row * rows.width;
-            int32_t sum = 0;
-            for (size_t d = 0; d < rows.width; ++d) sum += static_cast<int32_t>(entries[d]) * direction[d];
-            projections[row] = sum;
-        }
-    });
-}
-
 template float largest_squared_length(const KeyRows<float>&, InstructionSet);
 template float largest_squared_length(const KeyRows<BFloat16>&, InstructionSet);
-template void lift_keys(const KeyRows<float>&, float, size_t, InstructionSet, int16_t*);
-template void lift_keys(const KeyRows<BFloat16>&, float, size_t, InstructionSet, int16_t*);
+template void lift_keys(const KeyRows<float>&, float, size_t, const int16_t*, InstructionSet, int16_t*, int32_t*);
+template void lift_keys(const KeyRows<BFloat16>&, float, size_t, const int16_t*, InstructionSet, int16_t*, int32_t*);
 
 }  // namespace hoarfrost

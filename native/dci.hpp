@@ -38,8 +38,10 @@ HOARFROST_INLINE float squared_length(const Key* key, size_t head_dim) {
 template <class Key>
 float largest_squared_length(const KeyRows<Key>& keys, InstructionSet instruction_set);
 
+// The lifted keys, `width` entries each, and their products with `direction [width]`, whose entries are within -127..127.
 template <class Key>
-void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, InstructionSet instruction_set, int16_t* lifted);
+void lift_keys(const KeyRows<Key>& keys, float squared_radius, size_t width, const int16_t* direction, InstructionSet instruction_set,
+               int16_t* lifted, int32_t* projections);
 
 class PivotScreen;
 
@@ -56,9 +58,6 @@ private:
     InstructionSet instruction_set_;
     std::unique_ptr<PivotScreen> screen_;
 };
-
-// The products of the rows with `direction [width]`, whose entries are within -127..127.
-void project_rows(const LiftedRows& rows, const int16_t* direction, InstructionSet instruction_set, int32_t* projections);
 
 // Pages of the rows of each cell, sorted along their projections and cut into parts of nearly equal size, cells in order. Writes
 // [num_pages, page_size] rows, -1 behind, and the cell of each page; returns the number of pages, at most num_rows / page_size + num_cells.

@@ -27,16 +27,17 @@ void largest_squared_lengths_face(const Strided<Stored>& keys, InPlace<float, 1>
 }
 
 template <class Key, class Stored>
-void lift_keys_face(const Strided<Stored>& keys, const Input<float, 1>& squared_radii, InPlace<int16_t, 3> lifted, size_t num_threads,
-                    const OptionalName& instruction_set) {
-    const size_t width = lifted.shape(2);
-    require(has_shape(squared_radii, {keys.shape(0)}) && has_shape(lifted, {keys.shape(0), keys.shape(1), width}) &&
-                width % 2 == 0 && width > keys.shape(2),
-            "Keys, radii and lifted keys must fit each other.");
+void lift_keys_face(const Strided<Stored>& keys, const Input<float, 1>& squared_radii, const Input<int16_t, 1>& direction,
+                    InPlace<int16_t, 3> lifted, InPlace<int32_t, 2> projections, size_t num_threads, const OptionalName& instruction_set) {
+    const size_t num_heads = keys.shape(0), num_rows = keys.shape(1), width = lifted.shape(2);
+    require(has_shape(squared_radii, {num_heads}) && has_shape(direction, {width}) && has_shape(lifted, {num_heads, num_rows, width}) &&
+                has_shape(projections, {num_heads, num_rows}) && width % 2 == 0 && width > keys.shape(2),
+            "Keys, radii, direction, lifted keys and projections must fit each other.");
     const InstructionSet variant = chosen(instruction_set);
     nb::gil_scoped_release unlocked;
-    parallel_for(keys.shape(0), num_threads, [&](size_t head) {
-        lift_keys(rows_of_head<Key>(keys, head), squared_radii.data()[head], width, variant, lifted.data() + head * keys.shape(1) * width);
+    parallel_for(num_heads, num_threads, [&](size_t head) {
+        lift_keys(rows_of_head<Key>(keys, head), squared_radii.data()[head], width, direction.data(), variant,
+                  lifted.data() + head * num_rows * width, projections.data() + head * num_rows);
     });
 }
 
@@ -53,13 +54,6 @@ void nearest_pivots_face(const Input<int16_t, 2>& points, const Input<int16_t, 2
         const size_t first = task * points_per_task, count = std::min(points_per_task, num_points - first);
         finder.find({points.data() + first * width, count, width}, nearest.data() + first);
     });
-}
-
-void project_rows_face(const Input<int16_t, 2>& rows, const Input<int16_t, 1>& direction, InPlace<int32_t, 1> projections,
-                       const OptionalName& instruction_set) {
-    require(has_shape(direction, {rows.shape(1)}) && has_shape(projections, {rows.shape(0)}), "Rows and direction must fit each other.");
-    nb::gil_scoped_release unlocked;
-    project_rows({rows.data(), rows.shape(0), rows.shape(1)}, direction.data(), chosen(instruction_set), projections.data());
 }
 
 size_t cut_cells_face(const Input<int32_t, 1>& rows, const Input<int32_t, 1>& cells, size_t num_cells, const Input<int32_t, 1>& projections,
@@ -125,7 +119,8 @@ void bind_dci_key_kernels(nb::module_& module, const std::string& suffix) {
     module.def(("index_largest_squared_lengths" + suffix).c_str(), &largest_squared_lengths_face<Key, Stored>, "keys"_a.noconvert(),
                "lengths"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
     module.def(("index_lift_keys" + suffix).c_str(), &lift_keys_face<Key, Stored>, "keys"_a.noconvert(), "squared_radii"_a.noconvert(),
-               "lifted"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+               "direction"_a.noconvert(), "lifted"_a.noconvert(), "projections"_a.noconvert(), "num_threads"_a,
+               "instruction_set"_a = nb::none());
     module.def(("index_search_tree" + suffix).c_str(), &search_tree_face<Key, Stored>, "cell_starts"_a.noconvert(),
                "cell_pages"_a.noconvert(), "child_cells"_a.noconvert(), "projections"_a.noconvert(), "page_rows"_a.noconvert(),
                "counts"_a.noconvert(), "pool"_a.noconvert(), "slots"_a.noconvert(), "queries"_a.noconvert(), "projected"_a.noconvert(),
@@ -139,8 +134,6 @@ void bind_dci(nb::module_& module) {
     bind_dci_key_kernels<BFloat16, uint16_t>(module, "_bfloat16");
     module.def("index_nearest_pivots", &nearest_pivots_face, "points"_a.noconvert(), "pivots"_a.noconvert(), "nearest"_a.noconvert(),
                "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("index_project_rows", &project_rows_face, "rows"_a.noconvert(), "direction"_a.noconvert(), "projections"_a.noconvert(),
-               "instruction_set"_a = nb::none());
     module.def("index_cut_cells", &cut_cells_face, "rows"_a.noconvert(), "cells"_a.noconvert(), "num_cells"_a, "projections"_a.noconvert(),
                "pages"_a.noconvert(), "owners"_a.noconvert());
     module.def("index_merge_by_rank", &merge_by_rank_face, "scores"_a.noconvert(), "counts"_a.noconvert(), "chosen"_a.noconvert());

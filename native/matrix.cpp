@@ -139,7 +139,8 @@ HOARFROST_INLINE void run_panel(const Block& block, const Weight* weights, size_
     }
 }
 
-// One tile in all. Few rows leave too few sums to hide the latency of an addition: they take several panels at once.
+// One tile in all. One row or two leave too few sums to hide the latency of an addition: they take several panels at once. (Three rows and
+// two panels would need more than the 16 registers of AVX2.)
 template <size_t num_rows, size_t num_together, size_t lanes, class Weight>
 HOARFROST_INLINE void run_few_rows(const Block& block, const Weight* panels, size_t panel, size_t last_panel) {
     const size_t panel_size = block.num_inputs * 2 * lanes;
@@ -158,7 +159,7 @@ HOARFROST_INLINE void run_panels(const Block& block, const Weight* panels, size_
     switch (block.num_rows) {
         case 1: return run_few_rows<1, 4, lanes>(block, panels, first_panel, last_panel);
         case 2: return run_few_rows<2, 2, lanes>(block, panels, first_panel, last_panel);
-        case 3: return run_few_rows<3, 2, lanes>(block, panels, first_panel, last_panel);
+        case 3: return run_few_rows<3, 1, lanes>(block, panels, first_panel, last_panel);
         case 4: return run_few_rows<4, 1, lanes>(block, panels, first_panel, last_panel);
         case 5: return run_few_rows<5, 1, lanes>(block, panels, first_panel, last_panel);
         case most_together: return run_few_rows<most_together, 1, lanes>(block, panels, first_panel, last_panel);

@@ -362,7 +362,9 @@ def index_largest_squared_lengths(
 def index_lift_keys(
     keys: NDArray[np.float32],
     squared_radii: NDArray[np.float32],
+    direction: NDArray[np.int16],
     lifted: NDArray[np.int16],
+    projections: NDArray[np.int32],
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None: ...
@@ -390,7 +392,9 @@ def index_largest_squared_lengths_bfloat16(
 def index_lift_keys_bfloat16(
     keys: NDArray[np.uint16],
     squared_radii: NDArray[np.float32],
+    direction: NDArray[np.int16],
     lifted: NDArray[np.int16],
+    projections: NDArray[np.int32],
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None: ...
@@ -418,9 +422,6 @@ def index_nearest_pivots(
     nearest: NDArray[np.int32],
     num_threads: int,
     instruction_set: str | None = None,
-) -> None: ...
-def index_project_rows(
-    rows: NDArray[np.int16], direction: NDArray[np.int16], projections: NDArray[np.int32], instruction_set: str | None = None
 ) -> None: ...
 def index_sketch_keys(
     keys: NDArray[np.float32],

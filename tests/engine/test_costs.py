@@ -13,7 +13,7 @@ from reference import random_drafter
 
 from hoarfrost import Engine
 from hoarfrost.engine import costs
-from hoarfrost.engine.costs import CostModel, load_costs
+from hoarfrost.engine.costs import CostModel, load_costs, rising
 
 MODEL = CostModel((1, 4, 8), (100, 1100), ((1.0, 4.0, 8.0), (2.0, 5.0, 9.0)), (1, 4), (2.0, 5.0))
 
@@ -66,3 +66,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(engine: Engine, tmp_path: P
     (tmp_path / "file").write_text("")
     assert load_costs(engine.target, engine.drafter, tmp_path / "file" / "cache").rows[0] == 1
     assert "could not be kept" in caplog.text
+
+
+def test_a_disturbed_time_counts_no_more_than_that_of_a_larger_pass() -> None:
+    assert rising([1.0, 9.0, 1.5, 1.25, 2.0, 3.0]) == [1.0, 1.25, 1.25, 1.25, 2.0, 3.0]

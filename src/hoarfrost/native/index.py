@@ -195,16 +195,17 @@ def largest_squared_lengths(keys: Tensor, instruction_set: str | None = None) ->
     return lengths
 
 
-def lift_keys(keys: Tensor, squared_radii: NDArray[np.float32], instruction_set: str | None = None) -> NDArray[np.int16]:
-    """Lifted keys int16 `[Hkv, N, W]` of `keys [Hkv, N, D]`, in fixed point."""
+def lift_keys(
+    keys: Tensor, squared_radii: NDArray[np.float32], direction: NDArray[np.int16], instruction_set: str | None = None
+) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+    """Lifted keys int16 `[Hkv, N, W]` of `keys [Hkv, N, D]`, in fixed point; and their products with `direction [W]`, whose entries lie in
+    -127..127: int32 `[Hkv, N]`."""
     held = _on_cpu(keys)
-    head_dim = held.shape[2]
-    lifted = np.empty((*held.shape[:2], head_dim + 2 - head_dim % 2), np.int16)
-    if held.dtype == torch.bfloat16:
-        _native.index_lift_keys_bfloat16(held.view(torch.uint16).numpy(), squared_radii, lifted, torch.get_num_threads(), instruction_set)
-    else:
-        _native.index_lift_keys(held.numpy(), squared_radii, lifted, torch.get_num_threads(), instruction_set)
-    return lifted
+    lifted, projections = np.empty((*held.shape[:2], len(direction)), np.int16), np.empty(held.shape[:2], np.int32)
+    kernel = _native.index_lift_keys_bfloat16 if held.dtype == torch.bfloat16 else _native.index_lift_keys
+    array = held.view(torch.uint16).numpy() if held.dtype == torch.bfloat16 else held.numpy()
+    kernel(array, squared_radii, direction, lifted, projections, torch.get_num_threads(), instruction_set)
+    return lifted, projections
 
 
 def nearest_pivots(points: NDArray[np.int16], pivots: NDArray[np.int16], instruction_set: str | None = None) -> NDArray[np.int32]:
@@ -212,13 +213,6 @@ def nearest_pivots(points: NDArray[np.int16], pivots: NDArray[np.int16], instruc
     nearest = np.empty(len(points), np.int32)
     _native.index_nearest_pivots(points, pivots, nearest, torch.get_num_threads(), instruction_set)
     return nearest
-
-
-def project(rows: NDArray[np.int16], direction: NDArray[np.int16], instruction_set: str | None = None) -> NDArray[np.int32]:
-    """Products int32 `[N]` of lifted rows `[N, W]` with `direction [W]`, whose entries lie in -127..127."""
-    projections = np.empty(len(rows), np.int32)
-    _native.index_project_rows(rows, direction, projections, instruction_set)
-    return projections
 
 
 def cut_cells(

@@ -86,8 +86,8 @@ class DciIndex:
         levels = levels_of(num_rows, self.config.first_ratio, self.config.other_ratio)
         self._trees = []
         for head in range(num_heads):
-            lifted = kernels.lift_keys(keys[head : head + 1], self._squared_radii[head : head + 1])[0]
-            self._trees.append(DciTree(lifted, kernels.project(lifted, self._direction), levels, self.page_size))
+            lifted, projections = kernels.lift_keys(keys[head : head + 1], self._squared_radii[head : head + 1], self._direction)
+            self._trees.append(DciTree(lifted[0], projections[0], levels, self.page_size))
         num_pages = max((len(tree.rows) for tree in self._trees), default=0)
         rows = np.full((num_heads, num_pages, self.page_size), -1, np.int32)
         for head, tree in enumerate(self._trees):
@@ -117,10 +117,10 @@ class DciIndex:
         check_keys(new_keys, (len(self._trees), self._head_dim))
         edits: dict[tuple[int, int], list[int]] = {}
         num_pages = [len_of_used(self._rows.table.counts[head]) for head in range(len(self._trees))]
-        lifted = kernels.lift_keys(new_keys, self._squared_radii)
+        lifted, projections = kernels.lift_keys(new_keys, self._squared_radii, self._direction)
         for head, tree in enumerate(self._trees):
             cells = tree.cells_of(lifted[head])
-            tree.extend(kernels.project(lifted[head], self._direction))
+            tree.extend(projections[head])
             for place, cell in enumerate(cells.tolist()):
                 num_pages[head] = self._place(head, tree.pages_of(cell), self.num_rows + place, edits, num_pages[head])
         return self._apply(edits, new_keys.shape[1])
