@@ -35,6 +35,7 @@ _GRADE_PRIORS = (0.005, 0.02, 0.04, 0.08, 0.15, 0.25, 0.35, 0.45, 0.6)
 _NUM_GRADES = len(_GRADE_PRIORS)
 _LOG_GRADES = np.log(GRADES)
 _MEMORY = 0.999
+_MAX_WEIGHT = 1e6
 _MAX_SHARE = 0.95
 
 
@@ -44,18 +45,22 @@ class Shares:
     def __init__(self, priors: Sequence[float], prior_weight: float = 8.0) -> None:
         self._hits = [prior * prior_weight for prior in priors]
         self._chances = [prior_weight] * len(priors)
+        self._weight = 1.0  # of an observation now; that the older ones count less is that the newer ones count more
         self.values = np.array(priors, np.float32)
 
     def forget(self) -> None:
         """A round has passed: what was seen before counts a little less."""
-        self._hits = [_MEMORY * one for one in self._hits]
-        self._chances = [_MEMORY * one for one in self._chances]
+        self._weight /= _MEMORY
+        if self._weight > _MAX_WEIGHT:
+            self._hits = [one / self._weight for one in self._hits]
+            self._chances = [one / self._weight for one in self._chances]
+            self._weight = 1.0
 
     def observe(self, bucket: int, is_hit: bool, chance: float) -> None:
         """Whether the source's token was chosen against the drafter's best, which had left over `chance` for it."""
-        self._hits[bucket] += is_hit
-        self._chances[bucket] += chance
-        self.values[bucket] = min(max(self._hits[bucket] / max(self._chances[bucket], 1e-3), 0.0), _MAX_SHARE)
+        hits = self._hits[bucket] = self._hits[bucket] + self._weight * is_hit
+        chances = self._chances[bucket] = self._chances[bucket] + self._weight * chance
+        self.values[bucket] = min(hits / max(chances, 1e-3 * self._weight), _MAX_SHARE)
 
 
 class Repetition:

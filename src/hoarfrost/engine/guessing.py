@@ -276,19 +276,22 @@ class Guesser:
             self._promise = None
 
     def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
-        chosen = np.array(walked.token_ids, np.int64)
-        verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
-        if self.watch is not None and len(verdict.hits):
-            self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
+        left_over, is_open = [1.0] * len(walked.token_ids), [True] * len(walked.token_ids)
+        if candidates.horizon:
+            chosen = np.array(walked.token_ids, np.int64)
+            verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
+            if self.watch is not None and len(verdict.hits):
+                self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
+            left_over, is_open = verdict.left_over.tolist(), verdict.is_open.tolist()
         if config.retrieval:
             row_tokens = [int(guess.tree.token_ids[0]), *walked.token_ids[:-1]]
             self.retrieval.shares(guess.is_drafted, key[0]).observe(
                 self.retrieval.successors[row_tokens].tolist(),
                 self.retrieval.grades[row_tokens].tolist(),
                 walked.token_ids,
-                verdict.left_over.tolist(),
-                verdict.is_open.tolist(),
-                guess.path[: len(chosen)].tolist(),
+                left_over,
+                is_open,
+                guess.path[: len(walked.token_ids)].tolist(),
                 guess.num_matched,
             )
 

@@ -127,7 +127,10 @@ def best_rows(logits: torch.Tensor) -> Ids:
 def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
     """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one, and the error, as of
     `best_rows`."""
-    [log_probs], [token_ids] = top_of([Marginals(logits)], k)
+    if native.can_read(logits):
+        log_probs, token_ids = native.top_log_probs(logits, k)
+    else:
+        [log_probs], [token_ids] = top_of([Marginals(logits)], k)
     if not np.isfinite(log_probs[:, 0]).all():
         raise _not_finite()
     if logits.dtype == torch.float64:  # which may tell apart what float32 does not
