@@ -75,6 +75,30 @@ CACHE_RESULTS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
         "| 512 | ice | 64 | 50.0 |",
         {"retrieval-budget", "retrieval-depth"},
     ),
+    "loss": (
+        {
+            "settings": {**RUN, "limit": 1, "continuation": 8},
+            "summary": [
+                {
+                    "texts": "books",
+                    "context": 512,
+                    "cache": cache,
+                    "budget": budget,
+                    "loss": 2.0,
+                    "added_loss": 0.01,
+                    "added_interval": [0.0, 0.02],
+                    "kl": 0.25 if budget else 0.0,
+                    "top1": 0.75,
+                    "mass": None,
+                    "best_mass": None,
+                    "recall": None,
+                }
+                for cache, budget in (("full", None), ("ice", 64), ("ice", 128), ("dci", 64))
+            ],
+        },
+        "| ice | 64 | 2.000 | 0.0100 | 0.0000..0.0200 | 0.2500 | 75.0 |",
+        {"loss-budget"},
+    ),
     "cache speed": (
         {
             "settings": {**RUN, "budget": 256, "reuse": 1, "num_steps": 3},

@@ -1,4 +1,4 @@
-"""Figures of `hoarfrost bench cache` and `bench index` results, and which figures belong to which evaluation of caches.
+"""Figures of `hoarfrost eval loss`, `bench cache` and `bench index` results, and which figures belong to which evaluation of caches.
 
 As in `plots`, series differ in colour, line and marker, and figures are made as objects and returned; needs matplotlib (the `plot` extra).
 """
@@ -24,6 +24,16 @@ def plot_longbench(result: Result) -> list[tuple[str, Figure]]:
     """The mean score over the budget."""
     figure = plot_accuracy(result)
     return [] if figure is None else [("longbench-budget", figure)]
+
+
+def plot_loss(result: Result) -> list[tuple[str, Figure]]:
+    """How far the predictions are from the full cache's, over the budget: a panel per source and context."""
+    rows = sorted((row for row in result["summary"] if row["budget"] is not None), key=itemgetter("budget"))
+    panels = []
+    for texts, context in dict.fromkeys((row["texts"], row["context"]) for row in result["summary"]):
+        here = [row for row in rows if (row["texts"], row["context"]) == (texts, context)]
+        panels.append((f"{texts}, {context:,} tokens", "KL to the full cache (nats)", _series(here, "cache", "budget", itemgetter("kl"))))
+    return [("loss-budget", _panels("budget (rows per KV head)", panels))] if rows else []
 
 
 def plot_speed(result: Result) -> list[tuple[str, Figure]]:
@@ -53,6 +63,7 @@ def plot_index(result: Result) -> list[tuple[str, Figure]]:
 MAKERS: dict[str, Callable[[Result], list[tuple[str, Figure]]]] = {
     "retrieval": plot_retrieval,
     "longbench": plot_longbench,
+    "loss": plot_loss,
     "cache speed": plot_speed,
     "index": plot_index,
 }
