@@ -165,6 +165,7 @@ class DecodeBenchmark:
                 records.append(make_record(prompt.set_name, turn_id, variant, completion, reference))
             for temperature, messages in conversations.items():
                 messages.append({"role": "assistant", "content": plain[temperature].text})
+        self.reliability.settle()
         return PromptOutcome(prompt.set_name, prompt.prompt_id, 0, records)
 
     def _decode_variants(self, ids: dict[float, list[int]], index: int) -> dict[Variant, Completion]:

@@ -14,22 +14,36 @@ from numpy.typing import NDArray
 NUM_BINS = 10
 _EXPECTED, _OBSERVED, _COUNT = range(3)
 
+Floats = NDArray[np.float64]
+Noted = tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]
+
 
 class Reliability:
     """Counts guesses of `num_depths` depths; `records` gives them as JSON values."""
 
     def __init__(self, num_depths: int) -> None:
         self._sums = np.zeros((3, 2, num_depths, 2, NUM_BINS))  # what, calibrated or not, depth, off the spine or on it, bin
+        self._noted: list[Noted] = []
 
     def note(
         self,
-        raw: NDArray[np.float64],
-        believed: NDArray[np.float64],
+        raw: Floats,
+        believed: Floats,
         hits: NDArray[np.bool_],
         depths: NDArray[np.intp],
         off_spine: NDArray[np.intp],
     ) -> None:
-        """Counts guesses `[m, k]` below m rows: the drafter's probabilities, the calibrated ones, and which came true."""
+        """Takes guesses `[m, k]` below m rows down: the drafter's probabilities, the calibrated ones, and which came true. Rounds are timed
+        while they are noted, so `settle` counts them later."""
+        self._noted.append((raw, believed, hits, depths, off_spine))
+
+    def settle(self) -> None:
+        """Counts what was noted."""
+        for guesses in self._noted:
+            self._count(*guesses)
+        self._noted.clear()
+
+    def _count(self, raw: Floats, believed: Floats, hits: NDArray[np.bool_], depths: NDArray[np.intp], off_spine: NDArray[np.intp]) -> None:
         shape = self._sums.shape[1:]
         for calibrated, expected in enumerate((raw, believed)):
             bins = np.minimum((expected * NUM_BINS).astype(np.intp), NUM_BINS - 1)
@@ -41,6 +55,7 @@ class Reliability:
 
     def records(self) -> list[dict[str, Any]]:
         """One record per cell that holds guesses: means of what was expected and observed, and the count."""
+        self.settle()
         cells = np.argwhere(self._sums[_COUNT] > 0)
         found = []
         for calibrated, depth, spine, place in cells.tolist():
