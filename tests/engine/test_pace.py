@@ -24,11 +24,12 @@ def test_trying_what_does_not_pay_costs_the_share_it_may() -> None:
     rounds: Rounds = {"drafted": (2, 8.0), "plain": (1, 2.0)}
     pace = Pace()
     run(pace, rounds, 4000)  # it is no longer young
-    chosen = run(pace, rounds, 4000)
+    chosen = run(pace, rounds, 8000)
     lost = chosen.count("drafted") * (8.0 - 2 * 2.0)
     total = sum(rounds[way][1] for way in chosen)
     assert 0.5 * TRIAL_SHARE < lost / total < 1.5 * TRIAL_SHARE
-    assert "drafted" in chosen[-200:], "it is never given up"
+    rounds_between = 4.0 / (TRIAL_SHARE * 2.0) + PLAIN_STRETCH
+    assert "drafted" in chosen[-round(1.1 * rounds_between) :], "it is never given up"
 
 
 def test_what_is_nearly_as_good_is_tried_often() -> None:
@@ -83,18 +84,31 @@ def test_only_plain_rounds_that_are_best_come_in_stretches() -> None:
         assert pace.stretch == 1
 
 
+def test_what_is_hopeless_does_not_keep_what_is_nearly_as_good_waiting() -> None:
+    pace, ways = Pace(), ("drafted", "retrieved", "plain")
+    rounds: Rounds = {"drafted": (1, 42.0), "retrieved": (2, 4.4), "plain": (1, 2.0)}
+    chosen: list[Way] = []
+    while len(chosen) < 8000:
+        way = pace.choose(ways)
+        pace.note(way, *rounds[way], int(rounds[way][0]), rounds[way][1])
+        chosen.extend([way] * pace.stretch)
+    loss_ms, saved_ms = 4.4 - 2 * 2.0, TRIAL_SHARE / 2 * 2.0 * 4000
+    assert chosen[-4000:].count("retrieved") > 0.6 * saved_ms / loss_ms
+
+
 def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
     pace, ways = Pace(), ("drafted", "retrieved", "plain")
     rounds: Rounds = {"drafted": (2, 8.0), "retrieved": (1, 2.5), "plain": (1, 2.0)}
     chosen: list[Way] = []
-    for index in range(2000):
+    for index in range(4000):
         way = pace.choose(ways)
         tokens, milliseconds = rounds[way]
         pace.note(way, tokens, milliseconds, int(tokens), 50.0 if index % 100 == 99 else milliseconds)
         chosen.extend([way] * pace.stretch)
-    assert chosen.count("plain") > 1800
-    assert chosen[-1000:].count("drafted") > 2
-    assert chosen[-1000:].count("retrieved") > 2
+    expected = TRIAL_SHARE / 2 * 2.0 * 8000 / (8.0 - 2 * 2.0)  # what a half of the share pays for
+    assert chosen.count("plain") > 0.9 * len(chosen)
+    assert 0.5 * expected < chosen[-8000:].count("drafted") < 2 * expected
+    assert chosen[-8000:].count("retrieved") > expected
 
 
 def test_rounds_that_take_longer_than_they_promised_lose_their_weight() -> None:

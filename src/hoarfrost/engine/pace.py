@@ -2,8 +2,9 @@
 
 Every round says how many tokens it expects in how many milliseconds, and then how many there were and how long it took. The way with most
 tokens per millisecond is taken: what its rounds expected of late, corrected by how such expectations have been met. The others are tried
-again when the time that may be lost on trying, `TRIAL_SHARE` of all time and `NUM_YOUNG` rounds' worth early on, has been saved up: what is
-nearly as good soon, what is hopeless seldom, and no more than that is ever lost.
+again when the time that may be lost on trying, `TRIAL_SHARE` of all time and `NUM_YOUNG` rounds' worth early on, has been saved up. Each of
+them has an equal part of it to itself, so that what is nearly as good is tried soon, what is hopeless seldom and at nobody else's cost, and
+no more than that is ever lost.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Literal
 
 Way = Literal["drafted", "retrieved", "plain"]
 
-TRIAL_SHARE = 0.01
-NUM_YOUNG = 4.0
+TRIAL_SHARE = 0.005
+NUM_YOUNG = 3.0
 """In round n the n-th part of so many rounds is set aside for trying, at most `MAX_SHARE` of one: what a way is worth shows only when its
 guesses have been learnt, and that takes rounds."""
 MAX_SHARE = 0.2
@@ -35,12 +36,13 @@ class Record:
     """What rounds of one way expected of late, tokens and time; and sums of what was expected and of what came.
 
     Attributes:
+        saved_ms: time that may be lost on trying the way.
         milliseconds: what a round is likely to take.
         tokens_per_ms: what it is likely to bring for that.
     """
 
     def __init__(self, expected: float, milliseconds: float) -> None:
-        self.num_tries = self.last_try = 0
+        self.num_tries, self.saved_ms = 0, 0.0
         self._expected, self._milliseconds = expected, milliseconds
         self._sum_expected = self._sum_emitted = PRIOR_ROUNDS * expected
         self._sum_promised_ms = self._sum_ms = PRIOR_ROUNDS * milliseconds
@@ -64,7 +66,6 @@ class Pace:
     def __init__(self) -> None:
         self._records: dict[Way, Record] = {}
         self._num_rounds = 0
-        self._saved_ms = 0.0
         self._is_trial = False
         self.stretch = 1
         """Rounds for which the way that was chosen last may be kept."""
@@ -76,13 +77,11 @@ class Pace:
             if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES:
                 return way
         best = max(ways, key=lambda way: self._records[way].tokens_per_ms)
-        if len(ways) > 1:
-            oldest = min((way for way in ways if way != best), key=lambda way: self._records[way].last_try)
-            loss_ms = self._loss_ms(oldest, best)
-            if self._saved_ms >= loss_ms:
-                self._saved_ms -= loss_ms
+        for way in ways:
+            if way != best and self._records[way].saved_ms >= (loss_ms := self._loss_ms(way, best)):
+                self._records[way].saved_ms -= loss_ms
                 self._is_trial = True
-                return oldest
+                return way
         if best == "plain":
             self.stretch = PLAIN_STRETCH
         return best
@@ -95,8 +94,10 @@ class Pace:
         if record is None:
             record = self._records[way] = Record(expected, promised_ms)
         record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
-        record.last_try = self._num_rounds
-        self._saved_ms += max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) * milliseconds * self.stretch
+        share = max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) / max(1, len(self._records) - 1)
+        for other in self._records.values():
+            if other is not record:
+                other.saved_ms += share * milliseconds * self.stretch
 
     def _loss_ms(self, way: Way, best: Way) -> float:
         """What a round of `way` takes longer than the best one would for the same tokens."""
