@@ -152,8 +152,7 @@ void bind_weights(nb::module_& module, const std::string& suffix) {
         .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
         .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
     nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str())
-        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a.noconvert(),
-             nb::keep_alive<0, 5>())
+        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a.noconvert())
         .def("run", &run_stack_face<Weight>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a, "taps"_a, "features"_a,
              "out"_a, "num_threads"_a);
 }

@@ -160,8 +160,9 @@ class NativeLayers:
         self._num_layers, self._width, self._half = len(layers), len(final_norm), shape.head_dim // 2
         self.layout = Layout(len(layers), shape.num_kv_heads, shape.head_dim, self._dtype, "cpu")
         kind: Any = _native.DecoderStackBFloat16 if self._dtype == torch.bfloat16 else _native.DecoderStackFloat32
+        self._embedding = to_bits(embedding).numpy()  # the stack knows its address only
         norm = to_bits(final_norm.float()).numpy()
-        self._stack = kind([layer._layer for layer in layers], norm, final_eps, attention_scale, to_bits(embedding).numpy())
+        self._stack = kind([layer._layer for layer in layers], norm, final_eps, attention_scale, self._embedding)
 
     @staticmethod
     def can_run(layers: Sequence[NativeLayer]) -> bool:
