@@ -27,7 +27,7 @@ from hoarfrost import native
 from hoarfrost.errors import InvalidInput
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_range
 from hoarfrost.sampling.params import SamplingParams
-from hoarfrost.tree.marginals import Marginals, top_of
+from hoarfrost.tree.marginals import top_on_host
 
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
@@ -127,10 +127,7 @@ def best_rows(logits: torch.Tensor) -> Ids:
 def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
     """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one, and the error, as of
     `best_rows`."""
-    if native.can_read(logits):
-        log_probs, token_ids = native.top_log_probs(logits, k)
-    else:
-        [log_probs], [token_ids] = top_of([Marginals(logits)], k)
+    log_probs, token_ids = top_on_host([logits], k)
     if not np.isfinite(log_probs[:, 0]).all():
         raise _not_finite()
     if logits.dtype == torch.float64:  # which may tell apart what float32 does not

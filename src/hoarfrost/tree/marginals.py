@@ -78,15 +78,21 @@ def top_of(marginals: Sequence[Marginals], k: int) -> Top:
         raise InvalidInput(f"Marginals over vocabularies of {sorted({one.vocab_size for one in marginals})} tokens cannot share a batch.")
     if k < 1:
         raise InvalidInput(f"k is {k}; ask for 1 candidate or more.")
-    parts = [one.logits for one in marginals]
-    if all(native.can_read(part) for part in parts):
-        tops = [native.top_log_probs(part, min(k, vocab_size)) for part in parts]
-        log_probs, token_ids = tops[0] if len(tops) == 1 else (np.concatenate(arrays) for arrays in zip(*tops, strict=True))
-    else:
-        log_probs, token_ids = _to_host(*_top_rows(parts, min(k, vocab_size)))
+    log_probs, token_ids = top_on_host([one.logits for one in marginals], min(k, vocab_size))
     if np.isnan(log_probs[:, 0]).any():
         raise InvalidInput("The logits hold NaN or +inf; check the model's weights, or load it in a wider dtype.")
     return _by_sequence(log_probs, token_ids, [one.horizon for one in marginals])
+
+
+def top_on_host(parts: list[Tensor], k: int) -> Top:
+    """As `top_of`, of the n rows of all `parts [n_i, V]`: log_probs float32 and token_ids int64 `[n, k]`, k at most V.
+
+    A row that holds NaN or +inf gives NaN.
+    """
+    if not all(native.can_read(part) for part in parts):
+        return _to_host(*_top_rows(parts, k))
+    tops = [native.top_log_probs(part, k) for part in parts]
+    return tops[0] if len(tops) == 1 else (np.concatenate([top[0] for top in tops]), np.concatenate([top[1] for top in tops]))
 
 
 def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
