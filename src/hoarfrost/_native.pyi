@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 _Matrix = TypeVar("_Matrix")
 _Layer = TypeVar("_Layer")
+_Bits = TypeVar("_Bits", bound=np.generic)
 
 _Trees = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]]
 
@@ -131,10 +132,8 @@ def attend_pages_bfloat16(
     instruction_set: str | None = None,
 ) -> None: ...
 
-class MatrixFloat32:
-    def __init__(
-        self, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None
-    ) -> None: ...
+class _WeightMatrix(Generic[_Bits]):
+    def __init__(self, weight: NDArray[_Bits], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None) -> None: ...
     @property
     def num_outputs(self) -> int: ...
     @property
@@ -143,7 +142,10 @@ class MatrixFloat32:
     def nbytes(self) -> int: ...
     def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None: ...
 
-class DecoderLayerFloat32:
+class MatrixFloat32(_WeightMatrix[np.float32]): ...
+class MatrixBFloat16(_WeightMatrix[np.uint16]): ...
+
+class _DecoderLayer(Generic[_Matrix]):
     def __init__(
         self,
         num_heads: int,
@@ -153,23 +155,26 @@ class DecoderLayerFloat32:
         input_norm: NDArray[np.float32],
         head_norm: NDArray[np.float32] | None,
         post_norm: NDArray[np.float32],
-        qkv: MatrixFloat32,
-        output: MatrixFloat32,
-        gate_up: MatrixFloat32 | None,
-        down: MatrixFloat32 | None,
+        qkv: _Matrix,
+        output: _Matrix,
+        gate_up: _Matrix | None,
+        down: _Matrix | None,
     ) -> None: ...
     def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None: ...
     def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
     def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
 
-class DecoderStackFloat32:
+class DecoderLayerFloat32(_DecoderLayer[MatrixFloat32]): ...
+class DecoderLayerBFloat16(_DecoderLayer[MatrixBFloat16]): ...
+
+class _DecoderStack(Generic[_Layer, _Bits]):
     def __init__(
         self,
-        layers: list[DecoderLayerFloat32],
+        layers: list[_Layer],
         final_norm: NDArray[np.float32],
         final_eps: float,
         attention_scale: float,
-        embedding: NDArray[np.float32],
+        embedding: NDArray[_Bits],
     ) -> None: ...
     def run(
         self,
@@ -184,56 +189,8 @@ class DecoderStackFloat32:
         num_threads: int,
     ) -> None: ...
 
-class MatrixBFloat16:
-    def __init__(self, weight: NDArray[np.uint16], bias: NDArray[np.float32] | None = None, instruction_set: str | None = None) -> None: ...
-    @property
-    def num_outputs(self) -> int: ...
-    @property
-    def num_inputs(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None: ...
-
-class DecoderLayerBFloat16:
-    def __init__(
-        self,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        norm_eps: float,
-        input_norm: NDArray[np.float32],
-        head_norm: NDArray[np.float32] | None,
-        post_norm: NDArray[np.float32],
-        qkv: MatrixBFloat16,
-        output: MatrixBFloat16,
-        gate_up: MatrixBFloat16 | None,
-        down: MatrixBFloat16 | None,
-    ) -> None: ...
-    def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None: ...
-    def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None: ...
-    def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None: ...
-
-class DecoderStackBFloat16:
-    def __init__(
-        self,
-        layers: list[DecoderLayerBFloat16],
-        final_norm: NDArray[np.float32],
-        final_eps: float,
-        attention_scale: float,
-        embedding: NDArray[np.uint16],
-    ) -> None: ...
-    def run(
-        self,
-        rows: NDArray[np.int64],
-        cos: int,
-        sin: int,
-        num_positions: int,
-        segments: list[tuple[int, int, int, int, int, int]],
-        taps: list[int],
-        features: int,
-        out: int,
-        num_threads: int,
-    ) -> None: ...
+class DecoderStackFloat32(_DecoderStack[DecoderLayerFloat32, np.float32]): ...
+class DecoderStackBFloat16(_DecoderStack[DecoderLayerBFloat16, np.uint16]): ...
 
 def attend_dense_float32(
     queries: int,
