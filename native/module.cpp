@@ -7,7 +7,7 @@
 #include "learning_bindings.hpp"
 #include "noise.hpp"
 #include "page_attention_bindings.hpp"
-#include "suffix.hpp"
+#include "retrieval_bindings.hpp"
 #include "top_k.hpp"
 #include "tree_bindings.hpp"
 
@@ -121,15 +121,6 @@ NB_MODULE(_native, module) {
                "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     module.def("best_with_noise_bfloat16", &best_with_noise_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "temperature"_a, "seed"_a,
                "first_position"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    nb::class_<SuffixIndex>(module, "SuffixIndex")
-        .def(nb::init<>())
-        .def("extend", [](SuffixIndex& index, const Input<int64_t, 1>& token_ids) { index.extend(token_ids.data(), token_ids.size()); },
-             "token_ids"_a)
-        .def("longest_match", [](const SuffixIndex& index) {
-            const SuffixMatch match = index.longest_match();
-            return nb::make_tuple(match.length, match.end);
-        })
-        .def("__len__", &SuffixIndex::size);
     module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
@@ -137,6 +128,7 @@ NB_MODULE(_native, module) {
                "instruction_set"_a = nb::none());
     bind_trees(module);
     bind_learning(module);
+    bind_retrieval(module);
     bind_page_attention(module);
     bind_decoder(module);
     bind_drafter(module);

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.drafting import Drafter
-from hoarfrost.drafting.retrieval import Repetition, Retrieval, SourceShares
+from hoarfrost.drafting.retrieval import Retrieval, SourceShares, path_of
 from hoarfrost.engine.costs import CostModel, load_costs
 from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.sequence import Sequence
@@ -209,10 +209,8 @@ class Guesser:
     @staticmethod
     def _repeated(sequence: Sequence) -> tuple[NDArray[np.int64], int]:
         """Where the text may go on as it did before; the sequence's index takes in what was emitted since the last round."""
-        if sequence.repetition is None:
-            sequence.repetition = Repetition()
         sequence.repetition.extend(sequence.tokens_from(len(sequence.repetition)))
-        return sequence.repetition.path()
+        return path_of(sequence.repetition)
 
     @staticmethod
     def _by_calibration(sequences: Many[Sequence], config: TreeConfig) -> dict[tuple[float, bool], list[int]]:
@@ -276,24 +274,17 @@ class Guesser:
             self._promise = None
 
     def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
-        left_over, is_open = [1.0] * len(walked.token_ids), [True] * len(walked.token_ids)
+        left_over, is_open = None, None
         if candidates.horizon:
             chosen = np.array(walked.token_ids, np.int64)
             verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
             if self.watch is not None and len(verdict.hits):
                 self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
-            left_over, is_open = verdict.left_over.tolist(), verdict.is_open.tolist()
+            left_over, is_open = verdict.left_over, verdict.is_open
         if config.retrieval:
-            row_tokens = [int(guess.tree.token_ids[0]), *walked.token_ids[:-1]]
-            self.retrieval.shares(guess.is_drafted, key[0]).observe(
-                self.retrieval.successors[row_tokens].tolist(),
-                self.retrieval.grades[row_tokens].tolist(),
-                walked.token_ids,
-                left_over,
-                is_open,
-                guess.path[: len(walked.token_ids)].tolist(),
-                guess.num_matched,
-            )
+            shares = self.retrieval.shares(guess.is_drafted, key[0])
+            root = int(guess.tree.token_ids[0])
+            shares.observe(self.retrieval, root, walked.token_ids, guess.path, guess.num_matched, left_over, is_open)
 
 
 def is_published(config: TreeConfig) -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hoarfrost.cache import Store
 from hoarfrost.drafting import DraftState
-from hoarfrost.drafting.retrieval import Repetition
 from hoarfrost.engine.statistics import Statistics
+from hoarfrost.native import Repetition
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 
 
@@ -55,8 +55,8 @@ class Sequence:
     finish_reason: str | None = None
     pending_features: list[Tensor] = field(default_factory=list)
     """The target's hidden states of committed rows that the drafter has not taken in yet, in order."""
-    repetition: Repetition | None = None
-    """Where the text so far repeats itself; as far as it was needed."""
+    repetition: Repetition = field(default_factory=Repetition)
+    """Where the text repeats itself, as far as somebody asked."""
 
     def take_features(self) -> Tensor:
         """The pending features as one, which are then no longer pending."""

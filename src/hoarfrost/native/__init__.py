@@ -4,7 +4,7 @@ Long kernels run without the interpreter lock. Each picks the widest instruction
 on all of them.
 """
 
-from hoarfrost._native import SuffixIndex, TreeHints, instruction_sets
+from hoarfrost._native import Repetition, Shares, TreeHints, instruction_sets, judge_sources, remember
 from hoarfrost.native.learning import Verdict, allocate, judge_walk
 from hoarfrost.native.noise import best_with_noise, gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
@@ -12,7 +12,8 @@ from hoarfrost.native.trees import NO_HINTS, TreeBatch, build_trees, build_trees
 
 __all__ = [
     "NO_HINTS",
-    "SuffixIndex",
+    "Repetition",
+    "Shares",
     "TreeBatch",
     "TreeHints",
     "Verdict",
@@ -26,7 +27,9 @@ __all__ = [
     "gumbel_noise_range",
     "gumbel_noise_rows",
     "instruction_sets",
+    "judge_sources",
     "judge_walk",
     "noise_bits",
+    "remember",
     "top_log_probs",
 ]
