@@ -44,35 +44,6 @@ void learn(const Regressions& regressions, size_t side, size_t depth, const floa
 
 }  // namespace
 
-Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms) {
-    const size_t num_trees = trees.size();
-    std::vector<size_t> next(num_trees, 1), owners;
-    std::vector<float> rank(num_trees, 0.0f);  // the least log-probability so far: where the tree's next node stands in the order
-    for (size_t i = 0; i < num_trees; ++i)
-        if (trees[i].count > 1) rank[i] = trees[i].values[1];
-    double expected = static_cast<double>(num_trees);
-    Allocation best{std::vector<size_t>(num_trees, 0), expected, fixed_ms + row_ms[num_trees - 1]};
-    size_t best_count = 0;
-    while (num_trees + owners.size() < max_rows) {
-        size_t likeliest = num_trees;
-        for (size_t i = 0; i < num_trees; ++i)
-            if (next[i] < trees[i].count && (likeliest == num_trees || rank[i] > rank[likeliest])) likeliest = i;
-        if (likeliest == num_trees) break;
-        const RowLogProbs& tree = trees[likeliest];
-        expected += std::exp(static_cast<double>(tree.values[next[likeliest]]));
-        if (++next[likeliest] < tree.count) rank[likeliest] = std::min(rank[likeliest], tree.values[next[likeliest]]);
-        owners.push_back(likeliest);
-        const double milliseconds = fixed_ms + row_ms[num_trees + owners.size() - 1];
-        if (expected * best.milliseconds > best.expected * milliseconds) {
-            best.expected = expected;
-            best.milliseconds = milliseconds;
-            best_count = owners.size();
-        }
-    }
-    for (size_t i = 0; i < best_count; ++i) ++best.num_nodes[owners[i]];
-    return best;
-}
-
 size_t judge_walk(const GuessTable& guesses, const int64_t* chosen, size_t length, size_t width, const Regressions& regressions,
                   const Verdict& verdict) {
     std::fill_n(verdict.left_over, length, 1.0);

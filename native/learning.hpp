@@ -1,28 +1,10 @@
-// What a round is worth, and what it teaches: the arithmetic around the trees, for every round and hence not in Python.
+// What a round teaches of the drafter's guesses: for every round, and hence not in Python.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace hoarfrost {
-
-// The log-probabilities of a tree's rows in the order of growth, the root first.
-struct RowLogProbs {
-    const float* values;
-    size_t count;
-};
-
-struct Allocation {
-    std::vector<size_t> num_nodes;  // per tree
-    double expected;                // tokens of the round
-    double milliseconds;
-};
-
-// As many nodes of each tree as make the expected tokens per millisecond largest. A round of n rows takes row_ms[n - 1] and
-// `fixed_ms`; no round may have more than `max_rows` rows, and there are no fewer than trees. Nodes are taken likeliest first, of the lower
-// tree among equals; a node ranks no better than those before it in its tree, so a prefix of each tree is taken.
-Allocation allocate(const std::vector<RowLogProbs>& trees, const double* row_ms, size_t max_rows, double fixed_ms);
 
 // A drafter's guesses for one sequence: log_probs, token_ids, places [horizon, num_predecessors, num_ranks]; places null: one predecessor.
 struct GuessTable {

@@ -6,15 +6,6 @@ namespace hoarfrost {
 
 namespace {
 
-nb::tuple allocate_face(const std::vector<Input<float, 1>>& log_probs, const Input<double, 1>& row_ms, double fixed_ms) {
-    if (log_probs.empty() || row_ms.size() < log_probs.size())
-        throw std::invalid_argument("There must be a tree, and the time of a pass over as many rows as there are trees.");
-    std::vector<RowLogProbs> trees;
-    for (const auto& one : log_probs) trees.push_back({one.data(), one.size()});
-    const Allocation best = allocate(trees, row_ms.data(), row_ms.size(), fixed_ms);
-    return nb::make_tuple(best.num_nodes, best.expected, best.milliseconds);
-}
-
 nb::tuple judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t, 3>& token_ids, const std::optional<Input<int32_t, 3>>& places,
                           const Input<int64_t, 1>& chosen, size_t width, const std::optional<InPlace<float, 3>>& parameters,
                           const std::optional<InPlace<double, 4>>& information) {
@@ -52,7 +43,6 @@ nb::tuple judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t,
 }  // namespace
 
 void bind_learning(nb::module_& module) {
-    module.def("allocate", &allocate_face, "log_probs"_a, "row_ms"_a.noconvert(), "fixed_ms"_a);
     module.def("judge_walk", &judge_walk_face, "log_probs"_a, "token_ids"_a, "places"_a.none(), "chosen"_a, "width"_a,
                "parameters"_a.noconvert().none(), "information"_a.noconvert().none());
 }

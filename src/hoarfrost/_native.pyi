@@ -16,13 +16,13 @@ class TreeHints:
     def __init__(
         self,
         calibration: NDArray[np.float32] | None = None,
-        paths: list[NDArray[np.int64]] = ...,
-        path_shares: list[NDArray[np.float32]] = ...,
+        path: NDArray[np.int64] | None = None,
+        path_shares: NDArray[np.float32] | None = None,
         successors: NDArray[np.int32] | None = None,
         grades: NDArray[np.uint8] | None = None,
         grade_shares: NDArray[np.float32] | None = None,
-        max_depths: list[int] = ...,
-        noise: list[tuple[int, int]] = ...,
+        max_depth: int | None = None,
+        noise: tuple[int, int] | None = None,
     ) -> None: ...
 
 def instruction_sets() -> list[str]: ...
@@ -32,7 +32,6 @@ def gumbel_noise_range(seed: int, position: int, vocab_size: int, instruction_se
 def gumbel_noise_rows(
     seed: int, first_position: int, token_ids: NDArray[np.int64], instruction_set: str | None = None
 ) -> NDArray[np.float32]: ...
-def allocate(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> tuple[list[int], float, float]: ...
 def judge_walk(
     log_probs: NDArray[np.float32],
     token_ids: NDArray[np.int64],
@@ -111,14 +110,22 @@ def build_trees(
     bonus_token_ids: list[int],
     budget: int,
     has_more: bool,
-    hints: TreeHints,
+    hints: list[TreeHints],
 ) -> _Trees: ...
+def grow_worthwhile(
+    log_probs: NDArray[np.float32],
+    token_ids: NDArray[np.int64],
+    places: NDArray[np.int32] | None,
+    bonus_token_ids: list[int],
+    row_ms: NDArray[np.float64],
+    fixed_ms: float,
+    hints: list[TreeHints],
+) -> tuple[_Trees, float, float]: ...
 def build_trees_from_logits(
     logits: list[NDArray[np.float32]],
     bonus_token_ids: list[int],
     budget: int,
     max_width: int,
-    hints: TreeHints,
     instruction_set: str | None = None,
 ) -> _Trees: ...
 def build_trees_from_bfloat16(
@@ -126,7 +133,6 @@ def build_trees_from_bfloat16(
     bonus_token_ids: list[int],
     budget: int,
     max_width: int,
-    hints: TreeHints,
     instruction_set: str | None = None,
 ) -> _Trees: ...
 def attend_pages(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +9,8 @@ from hypothesis import strategies as st
 from tree.random_trees import assert_equal_trees, assert_well_formed, random_candidates
 
 from hoarfrost.native import TreeHints, gumbel_noise_range
-from hoarfrost.tree import Candidates, grow_trees
-from hoarfrost.tree.plain import PlainHints, grow_tree_plain, share_given
+from hoarfrost.tree import Candidates, grow_trees, grow_worthwhile
+from hoarfrost.tree.plain import PlainHints, allocate_plain, grow_tree_plain, share_given
 
 VOCAB_SIZE = 12
 
@@ -41,25 +39,30 @@ def random_hints(draw: st.DrawFn) -> PlainHints:
     )
 
 
-def native_hints(hints: Sequence[PlainHints]) -> TreeHints:
-    """The hints of a batch; calibration and successors are those of the first, as they are shared."""
-    first = hints[0]
+def native_hints(hints: PlainHints) -> TreeHints:
     return TreeHints(
-        first.calibration,
-        [np.array(one.path, np.int64) for one in hints],
-        [np.array(one.path_shares, np.float32) for one in hints],
-        first.successors,
-        first.grades,
-        None if first.successors is None else np.array(first.grade_shares, np.float32),
-        [one.max_depth for one in hints],
-        [one.noise for one in hints if one.noise is not None],
+        hints.calibration,
+        np.array(hints.path, np.int64),
+        np.array(hints.path_shares, np.float32),
+        hints.successors,
+        hints.grades,
+        None if hints.successors is None else np.array(hints.grade_shares, np.float32),
+        hints.max_depth,
+        hints.noise,
     )
+
+
+def of_one_drafter(batch: list[tuple[Candidates, PlainHints]]) -> tuple[list[Candidates], list[PlainHints]]:
+    """A drafter gives one kind of candidates, here marginals where they are mixed; and a calibration is of all its depths."""
+    is_mixed = len({one.places is None for one, _ in batch if one.horizon}) > 1
+    candidates = [Candidates.none() if is_mixed and one.places is not None else one for one, _ in batch]
+    return candidates, [hints for _, hints in batch]
 
 
 @settings(max_examples=200)
 @given(random_candidates(VOCAB_SIZE), random_hints(), st.integers(0, 30))
 def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int) -> None:
-    [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
+    [grown] = grow_trees([candidates], [3], budget, [native_hints(hints)])
     tree, log_probs = grow_tree_plain(candidates, 3, budget, hints, like=grown.tree)
     assert_well_formed(grown.tree)
     assert_equal_trees(grown.tree, tree)
@@ -69,7 +72,7 @@ def test_equals_the_twin(candidates: Candidates, hints: PlainHints, budget: int)
 @settings(max_examples=50)
 @given(random_candidates(VOCAB_SIZE), random_hints(), st.integers(1, 30))
 def test_a_row_is_no_likelier_than_its_parent_and_siblings_differ(candidates: Candidates, hints: PlainHints, budget: int) -> None:
-    [grown] = grow_trees([candidates], [3], budget, native_hints([hints]))
+    [grown] = grow_trees([candidates], [3], budget, [native_hints(hints)])
     tree = grown.tree
     assert (grown.log_probs[1:] <= grown.log_probs[tree.parents[1:]] + 1e-6).all()
     pairs = set(zip(tree.parents.tolist(), tree.token_ids.tolist(), strict=True))
@@ -77,14 +80,44 @@ def test_a_row_is_no_likelier_than_its_parent_and_siblings_differ(candidates: Ca
 
 
 @settings(max_examples=30)
-@given(st.lists(random_candidates(VOCAB_SIZE), min_size=2, max_size=4), st.integers(1, 20))
-def test_a_batch_is_its_sequences(batch: list[Candidates], budget: int) -> None:
-    shared = Candidates.none()
-    if len({one.places is None for one in batch if one.horizon}) > 1:  # one drafter gives one kind
-        batch = [one if one.places is None else shared for one in batch]
-    grown = grow_trees(batch, list(range(len(batch))), budget)
-    for index, one in enumerate(batch):
-        assert_equal_trees(grown[index].tree, grow_tree_plain(one, index, budget, like=grown[index].tree)[0])
+@given(st.lists(st.tuples(random_candidates(VOCAB_SIZE), random_hints()), min_size=2, max_size=4), st.integers(1, 20))
+def test_a_batch_is_its_sequences(batch: list[tuple[Candidates, PlainHints]], budget: int) -> None:
+    candidates, hints = of_one_drafter(batch)
+    grown = grow_trees(candidates, list(range(len(batch))), budget, [native_hints(one) for one in hints])
+    for index, (one, own) in enumerate(zip(candidates, hints, strict=True)):
+        assert_equal_trees(grown[index].tree, grow_tree_plain(one, index, budget, own, like=grown[index].tree)[0])
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(random_candidates(VOCAB_SIZE), random_hints()), min_size=1, max_size=4),
+    st.lists(st.floats(0.01, 1), min_size=16, max_size=16),
+    st.floats(0, 3),
+)
+def test_what_is_worthwhile_is_what_the_twin_keeps_of_all(
+    batch: list[tuple[Candidates, PlainHints]], row_ms: list[float], fixed_ms: float
+) -> None:
+    """Also where passes over more rows take less."""
+    candidates, plain = of_one_drafter(batch)
+    roots, hints, times = list(range(len(batch))), [native_hints(one) for one in plain], np.array(row_ms)
+    found = grow_worthwhile(candidates, roots, times, fixed_ms, hints)
+    grown = grow_trees(candidates, roots, len(times), hints)
+    num_nodes, expected, milliseconds = allocate_plain([one.log_probs for one in grown], times, fixed_ms)
+    assert found.expected / found.milliseconds == pytest.approx(expected / milliseconds)
+    if found.expected == pytest.approx(expected):
+        for tree, one, count in zip(found.trees, grown, num_nodes, strict=True):
+            assert_equal_trees(tree, one.tree.first(count + 1))
+
+
+def test_rows_that_cost_nothing_are_all_taken_and_dear_ones_are_not() -> None:
+    candidates = [Candidates(np.log(np.array([[[0.5, 0.25]]], np.float32)), np.array([[[1, 2]]]))]
+    assert grow_worthwhile(candidates, [0], np.full(8, 3.0), 1.0).trees[0].num_rows == 3
+    assert grow_worthwhile(candidates, [0], 10.0 * np.arange(1, 9), 0.0).trees[0].num_rows == 1
+
+
+def test_no_round_has_more_rows_than_were_measured() -> None:
+    candidates = [Candidates(np.full((1, 1, 10), -1, np.float32), np.arange(10)[None, None])] * 2
+    assert sum(tree.num_rows for tree in grow_worthwhile(candidates, [0, 0], np.ones(7), 1.0).trees) == 7
 
 
 def test_the_spine_is_never_behind_where_the_drafter_put_it() -> None:
@@ -94,7 +127,7 @@ def test_the_spine_is_never_behind_where_the_drafter_put_it() -> None:
     calibration = np.ones((2, 2, 2), np.float32)
     calibration[1] = 0
     calibration[1, 0, 1] = -8
-    [grown] = grow_trees([candidates], [0], 2, TreeHints(calibration))
+    [grown] = grow_trees([candidates], [0], 2, [TreeHints(calibration)])
     assert grown.tree.token_ids.tolist() == [0, 1, 3]
     assert grown.log_probs[2] < -4, "and says what it is worth"
 
@@ -118,13 +151,13 @@ def test_what_the_noise_favours_comes_first() -> None:
         max_depth=1,
         noise=(3, 8),
     )
-    [grown] = grow_trees([Candidates.none()], [4], 10, native_hints([hints]))
+    [grown] = grow_trees([Candidates.none()], [4], 10, [native_hints(hints)])
     assert grown.tree.token_ids[1:].tolist() == np.argsort(-noise).tolist()
 
 
 def test_retrieval_alone_makes_a_tree() -> None:
     hints = PlainHints(path=[5, 6, 7], path_shares=[0.5, 0.5, 0.5], max_depth=2)
-    [grown] = grow_trees([Candidates.none()], [4], 10, native_hints([hints]))
+    [grown] = grow_trees([Candidates.none()], [4], 10, [native_hints(hints)])
     assert grown.tree.token_ids.tolist() == [4, 5, 6], "as deep as allowed"
     assert np.exp(grown.log_probs).tolist() == pytest.approx([1, 0.5, 0.25])
 
@@ -133,16 +166,14 @@ def test_retrieval_alone_makes_a_tree() -> None:
     ("hints", "message"),
     [
         ({"calibration": np.ones((2, 2, 1), np.float32)}, "every depth"),
-        ({"paths": [np.zeros(2, np.int64)], "path_shares": [np.zeros(1, np.float32)], "max_depths": [3]}, "needs a share"),
-        ({"paths": [np.zeros(1, np.int64)], "path_shares": [np.zeros(1, np.float32)]}, "greatest depth"),
+        ({"path": np.zeros(2, np.int64), "path_shares": np.zeros(1, np.float32), "max_depth": 3}, "needs a share"),
+        ({"path": np.zeros(1, np.int64), "path_shares": np.zeros(1, np.float32)}, "greatest depth"),
         ({"successors": np.zeros((3, 2), np.int32)}, "needs a grade"),
-        (
-            {"paths": [np.zeros(0, np.int64)], "path_shares": [np.zeros(0, np.float32)], "max_depths": [3], "noise": [(1, 2)] * 2},
-            "its noise",
-        ),
     ],
 )
 def test_hints_that_do_not_fit_are_refused(hints: dict[str, object], message: str) -> None:
     candidates = Candidates(np.zeros((2, 1, 1), np.float32), np.zeros((2, 1, 1), np.int64))
     with pytest.raises(ValueError, match=message):
-        grow_trees([candidates], [0], 3, TreeHints(**hints))  # type: ignore[arg-type]
+        grow_trees([candidates], [0], 3, [TreeHints(**hints)])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs its hints"):
+        grow_trees([candidates], [0], 3, [TreeHints()] * 2)

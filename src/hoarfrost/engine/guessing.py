@@ -1,6 +1,6 @@
 """From sequences to the trees of a round, and from how these fared to better ones.
 
-    draft -> candidates -> couple (above temperature 0) -> grow under calibration, with retrieved guesses -> allocate (budget "auto")
+    draft -> candidates -> couple (above temperature 0) -> grow under calibration, with retrieved guesses, as far as it pays (budget "auto")
 
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
 successors of tokens) only moves guesses, never a token.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.drafting import Drafter
-from hoarfrost.drafting.retrieval import Retrieval, SourceShares, path_of
+from hoarfrost.drafting.retrieval import Retrieval, path_of
 from hoarfrost.engine.costs import CostModel, load_costs
 from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.sequence import Sequence
@@ -36,14 +36,13 @@ from hoarfrost.tree import (
     Candidates,
     Conditionals,
     DraftTree,
-    GrownTree,
     Marginals,
     TreeConfig,
     Walk,
-    allocate,
     build_trees,
     candidates_of,
     grow_trees,
+    grow_worthwhile,
     judge,
     weighed,
 )
@@ -170,18 +169,16 @@ class Guesser:
 
     def _grow(self, sequences: Many[Sequence], candidates: list[Candidates], is_drafted: bool, config: TreeConfig) -> list[Guess]:
         paths = [self._repeated(sequence) if config.retrieval else NO_PATH for sequence in sequences]
-        row_ms = self._row_ms(sequences) if config.budget == "auto" else None
-        budget = min(MAX_BUDGET, len(row_ms) - len(sequences)) if row_ms is not None else int(config.budget)
-        grown: dict[int, GrownTree] = {}
-        for (temperature, is_noisy), members in self._by_calibration(sequences, config).items():
-            calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and is_drafted else None
-            shares = self.retrieval.shares(is_drafted, temperature) if config.retrieval else None
-            hints = self._hints([sequences[index] for index in members], [paths[index] for index in members], calibration, shares, is_noisy)
-            roots = [sequences[index].bonus_token_id for index in members]
-            grown.update(zip(members, grow_trees([candidates[index] for index in members], roots, budget, hints), strict=True))
-        trees = [grown[index] for index in range(len(sequences))]
-        kept = self._allocate(trees, row_ms, is_drafted) if row_ms is not None else [one.tree for one in trees]
-        return [Guess(tree, is_drafted, one, *path) for tree, one, path in zip(kept, candidates, paths, strict=True)]
+        hints = [self._hints(sequence, path, is_drafted, config) for sequence, path in zip(sequences, paths, strict=True)]
+        roots = [sequence.bonus_token_id for sequence in sequences]
+        if config.budget == "auto":
+            row_ms = self._row_ms(sequences)[: len(sequences) + MAX_BUDGET]
+            fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(len(sequences)) if is_drafted else RETRIEVED_HOST_MS
+            trees, expected, milliseconds = grow_worthwhile(candidates, roots, row_ms, fixed_ms, hints)
+            self._promise = "drafted" if is_drafted else "retrieved", expected, milliseconds
+        else:
+            trees = [grown.tree for grown in grow_trees(candidates, roots, int(config.budget), hints)]
+        return [Guess(tree, is_drafted, one, *path) for tree, one, path in zip(trees, candidates, paths, strict=True)]
 
     def _candidates(
         self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig
@@ -212,32 +209,22 @@ class Guesser:
         sequence.repetition.extend(sequence.tokens_from(len(sequence.repetition)))
         return path_of(sequence.repetition)
 
-    @staticmethod
-    def _by_calibration(sequences: Many[Sequence], config: TreeConfig) -> dict[tuple[float, bool], list[int]]:
-        groups: dict[tuple[float, bool], list[int]] = {}
-        for index, sequence in enumerate(sequences):
-            groups.setdefault(calibration_key(sequence, config), []).append(index)
-        return groups
-
-    def _hints(
-        self,
-        sequences: Many[Sequence],
-        paths: Many[tuple[NDArray[np.int64], int]],
-        calibration: NDArray[np.float32] | None,
-        shares: SourceShares | None,
-        is_noisy: bool,
-    ) -> native.TreeHints:
-        if shares is None:
+    def _hints(self, sequence: Sequence, path: tuple[NDArray[np.int64], int], is_drafted: bool, config: TreeConfig) -> native.TreeHints:
+        """What is known of a sequence beside the drafter's guesses, and of these."""
+        temperature, is_noisy = calibration_key(sequence, config)
+        calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and is_drafted else None
+        if not config.retrieval:
             return native.TreeHints(calibration)
+        shares, (tokens, num_matched) = self.retrieval.shares(is_drafted, temperature), path
         return native.TreeHints(
             calibration,
-            [path for path, _ in paths],
-            [shares.of_path(matched, len(path)) for path, matched in paths],
+            tokens,
+            shares.of_path(num_matched, len(tokens)),
             self.retrieval.successors,
             self.retrieval.grades,
             shares.successors.values,
-            [max(0, min(MAX_RETRIEVED_DEPTH, sequence.num_remaining - 1)) for sequence in sequences],
-            [(sequence.params.seed, sequence.store.length + 1) for sequence in sequences] if is_noisy else [],
+            max(0, min(MAX_RETRIEVED_DEPTH, sequence.num_remaining - 1)),
+            (sequence.params.seed, sequence.store.length + 1) if is_noisy else None,
         )
 
     def _row_ms(self, sequences: Many[Sequence]) -> NDArray[np.float64]:
@@ -248,13 +235,6 @@ class Guesser:
         if context not in self._row_times:
             self._row_times[context] = self.costs.row_ms(context)
         return self._row_times[context]
-
-    def _allocate(self, grown: Many[GrownTree], row_ms: NDArray[np.float64], is_drafted: bool) -> list[DraftTree]:
-        """The part of each tree that is worth its rows; keeps in mind what the round promises."""
-        fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(len(grown)) if is_drafted else RETRIEVED_HOST_MS
-        allocation = allocate([one.log_probs for one in grown], row_ms, fixed_ms)
-        self._promise = "drafted" if is_drafted else "retrieved", allocation.expected, allocation.milliseconds
-        return [one.first(num_nodes) for one, num_nodes in zip(grown, allocation.num_nodes, strict=True)]
 
     def learn(
         self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: BestTokens | None, config: TreeConfig

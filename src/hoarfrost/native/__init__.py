@@ -5,24 +5,23 @@ on all of them.
 """
 
 from hoarfrost._native import Repetition, Shares, TreeHints, instruction_sets, judge_sources, remember
-from hoarfrost.native.learning import Verdict, allocate, judge_walk
+from hoarfrost.native.learning import Verdict, judge_walk
 from hoarfrost.native.noise import best_with_noise, gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
-from hoarfrost.native.trees import NO_HINTS, TreeBatch, build_trees, build_trees_from_logits
+from hoarfrost.native.trees import TreeBatch, build_trees, build_trees_from_logits, grow_worthwhile
 
 __all__ = [
-    "NO_HINTS",
     "Repetition",
     "Shares",
     "TreeBatch",
     "TreeHints",
     "Verdict",
-    "allocate",
     "best_tokens",
     "best_with_noise",
     "build_trees",
     "build_trees_from_logits",
     "can_read",
+    "grow_worthwhile",
     "gumbel_noise",
     "gumbel_noise_range",
     "gumbel_noise_rows",

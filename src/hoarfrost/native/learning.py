@@ -1,8 +1,7 @@
-"""What a round is worth and what it teaches (native/learning.hpp): the arithmetic of `tree.allocation` and `tree.calibration`."""
+"""What a round teaches of the drafter's guesses (native/learning.hpp): the arithmetic of `tree.calibration`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,9 +41,3 @@ def judge_walk(
     say what is believed, and then take in what was seen: both arrays are written to.
     """
     return Verdict(*_native.judge_walk(log_probs, token_ids, places, chosen, width, parameters, information))
-
-
-def allocate(log_probs: Sequence[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> tuple[list[int], float, float]:
-    """Nodes per tree, expected tokens and milliseconds of the round; see `tree.allocate`."""
-    num_nodes, expected, milliseconds = _native.allocate(list(log_probs), row_ms, fixed_ms)
-    return num_nodes, expected, milliseconds

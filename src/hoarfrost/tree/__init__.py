@@ -1,11 +1,11 @@
 """Draft trees: pure functions and values, knowing no model.
 
 `Marginals` or `Conditionals` are what a drafter guesses. `build_trees` makes the likeliest continuations of them a `DraftTree`, as
-published; `grow_trees` does so for `Candidates` that were coupled, calibrated or mixed with other sources, and `allocate` says how much of
-the trees is worth verifying, within the limits of a `TreeConfig`. `walk` follows the target's choices down a tree.
+published; `grow_trees` does so for `Candidates` that were coupled, calibrated or mixed with other sources, within the limits of a
+`TreeConfig`, and `grow_worthwhile` as far as it pays to verify them. `walk` follows the target's choices down a tree.
 """
 
-from hoarfrost.tree.allocation import Allocation, allocate
+from hoarfrost.tree.allocation import Worth, grow_worthwhile
 from hoarfrost.tree.build import GrownTree, build_trees, grow_trees
 from hoarfrost.tree.calibration import Calibration, judge
 from hoarfrost.tree.candidates import Candidates, candidates_of, weighed
@@ -17,7 +17,6 @@ from hoarfrost.tree.walk import Walk, walk
 
 __all__ = [
     "MAX_BUDGET",
-    "Allocation",
     "Calibration",
     "Candidates",
     "Conditionals",
@@ -28,10 +27,11 @@ __all__ = [
     "Transitions",
     "TreeConfig",
     "Walk",
-    "allocate",
+    "Worth",
     "build_trees",
     "candidates_of",
     "grow_trees",
+    "grow_worthwhile",
     "judge",
     "top_of",
     "walk",

@@ -6,7 +6,7 @@ are fetched for the whole batch, few at first and twice as many whenever a tree 
 the one that all candidates at hand would give.
 
 `build_trees` is the published method. `grow_trees` starts from candidates that are on the host and may have been coupled, adds calibration
-and further sources (`TreeHints`), and says how likely it finds every node: what budgets that choose themselves stand on.
+and further sources (`TreeHints`), and says how likely it finds every node.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import NO_HINTS, TreeBatch, TreeHints
+from hoarfrost.native import TreeBatch, TreeHints
 from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree
 from hoarfrost.tree.marginals import Marginals, top_of
@@ -33,24 +33,21 @@ class GrownTree(NamedTuple):
     tree: DraftTree
     log_probs: NDArray[np.float32]
 
-    def first(self, num_nodes: int) -> DraftTree:
-        """The tree of the first `num_nodes` nodes."""
-        return self.tree.first(num_nodes + 1)
-
 
 def grow_trees(
-    candidates: Sequence[Candidates], bonus_token_ids: Sequence[int], budget: int, hints: TreeHints = NO_HINTS
+    candidates: Sequence[Candidates], bonus_token_ids: Sequence[int], budget: int, hints: Sequence[TreeHints] = ()
 ) -> list[GrownTree]:
     """One tree per sequence, of at most `budget` nodes below its bonus token, over the candidates and what the hints add.
 
     Nodes come in the order of falling calibrated log-probability; the greedy spine never later than its uncalibrated one would have it.
+    `hints` holds one for each sequence, or none.
     """
-    log_probs, token_ids, places = _padded(candidates)
+    log_probs, token_ids, places = padded(candidates)
     batch = native.build_trees(log_probs, token_ids, bonus_token_ids, budget, has_more=False, places=places, hints=hints)
-    return [GrownTree(_tree_at(batch, index), batch.log_probs[index, : batch.num_rows[index]]) for index in range(len(candidates))]
+    return [GrownTree(tree_at(batch, index), batch.log_probs[index, : batch.num_rows[index]]) for index in range(len(candidates))]
 
 
-def _padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
+def padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
     """The candidates of all sequences as arrays [S, L, P, K], filled up with what can never be a node."""
     if len(candidates) == 1:
         [one] = candidates
@@ -91,7 +88,7 @@ def build_trees(
     logits = [one.logits for one in marginals]
     if all(native.can_read(one) for one in logits) and len({one.dtype for one in logits}) <= 1:
         batch = native.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)
-        return [_tree_at(batch, index) for index in range(len(logits))]
+        return [tree_at(batch, index) for index in range(len(logits))]
     return _build_by_widening(marginals, bonus_token_ids, budget, max_width)
 
 
@@ -107,13 +104,13 @@ def _build_by_widening(
         log_probs, token_ids = top_of([marginals[index] for index in pending], num_ranks)
         roots = [bonus_token_ids[index] for index in pending]
         batch = native.build_trees(log_probs, token_ids, roots, budget, has_more=num_ranks < num_candidates)
-        trees.update((index, _tree_at(batch, place)) for place, index in enumerate(pending) if not batch.needs_more[place])
+        trees.update((index, tree_at(batch, place)) for place, index in enumerate(pending) if not batch.needs_more[place])
         pending = [index for index in pending if index not in trees]
         num_ranks = min(2 * num_ranks, num_candidates, budget)
     return [trees[index] for index in range(len(marginals))]
 
 
-def _tree_at(batch: TreeBatch, index: int) -> DraftTree:
+def tree_at(batch: TreeBatch, index: int) -> DraftTree:
     """Tree `index` of the batch: views, no copies."""
     num_rows = batch.num_rows[index]
     num_words = (num_rows + 63) // 64

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.native import Verdict, gumbel_noise
-from hoarfrost.tree.allocation import Allocation
 from hoarfrost.tree.calibration import NUM_OBSERVED
 from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree
@@ -191,8 +190,13 @@ def share_given(share: float, noise: float) -> float:
     return math.exp((1 - 1 / share) * math.exp(-noise)) if share > 0 else 0.0
 
 
-def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> Allocation:
-    """What `tree.allocate` finds."""
+def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.float64], fixed_ms: float) -> tuple[list[int], float, float]:
+    """The nodes of each tree that `tree.grow_worthwhile` keeps, the tokens it expects, and the time.
+
+    Args:
+        log_probs: per tree float32 [R_i], of as many rows as can matter, in the order of growth, the root first (0).
+        row_ms, fixed_ms: as there.
+    """
     num_trees = len(log_probs)
     # A node ranks no better than the nodes before it in its tree, so that what is taken of a tree is always a prefix.
     ranked = [np.minimum.accumulate(one[1:]) for one in log_probs]
@@ -202,7 +206,7 @@ def allocate_plain(log_probs: list[NDArray[np.float32]], row_ms: NDArray[np.floa
     expected = num_trees + np.concatenate(([0.0], np.cumsum(gains)))
     milliseconds = fixed_ms + row_ms[num_trees - 1 : num_trees - 1 + len(expected)]
     best = int((expected / milliseconds).argmax())
-    return Allocation(np.bincount(owners[order[:best]], minlength=num_trees).tolist(), float(expected[best]), float(milliseconds[best]))
+    return np.bincount(owners[order[:best]], minlength=num_trees).tolist(), float(expected[best]), float(milliseconds[best])
 
 
 def judge_walk_plain(
