@@ -10,6 +10,7 @@
 #include "retrieval_bindings.hpp"
 #include "top_k.hpp"
 #include "tree_bindings.hpp"
+#include "walk_bindings.hpp"
 
 namespace hoarfrost {
 
@@ -127,6 +128,7 @@ NB_MODULE(_native, module) {
     module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "num_threads"_a,
                "instruction_set"_a = nb::none());
     bind_trees(module);
+    bind_walks(module);
     bind_learning(module);
     bind_retrieval(module);
     bind_page_attention(module);

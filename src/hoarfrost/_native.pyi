@@ -135,6 +135,27 @@ def build_trees_from_bfloat16(
     max_width: int,
     instruction_set: str | None = None,
 ) -> _Trees: ...
+def walk_along(parents: NDArray[np.int32], token_ids: NDArray[np.int64], choices: NDArray[np.int64]) -> tuple[list[int], list[int]]: ...
+def walk_with_noise(
+    parents: NDArray[np.int32],
+    token_ids: NDArray[np.int64],
+    logits: NDArray[np.float32],
+    temperature: float,
+    seed: int,
+    first_position: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[list[int], list[int]]: ...
+def walk_with_noise_bfloat16(
+    parents: NDArray[np.int32],
+    token_ids: NDArray[np.int64],
+    bits: NDArray[np.uint16],
+    temperature: float,
+    seed: int,
+    first_position: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[list[int], list[int]]: ...
 def attend_pages(
     queries: NDArray[np.float32],
     local_keys: NDArray[np.float32],

@@ -7,7 +7,6 @@ packed row of tokens. What a round emits depends on the target, the prompt and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 import torch
@@ -17,9 +16,10 @@ from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
 from hoarfrost.engine.guessing import Guess, Guesser
 from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
+from hoarfrost.engine.walking import walk_of
 from hoarfrost.sampling import BestTokens, best_rows, likeliest_rows
 from hoarfrost.target import PackedRows
-from hoarfrost.tree import DraftTree, TreeConfig, Walk, walk
+from hoarfrost.tree import DraftTree, TreeConfig, Walk
 
 PREFILL_CHUNK = 512
 
@@ -80,12 +80,14 @@ class DecodingLoop:
         is_greedy = any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences)
         return BestTokens(best_rows(logits)[:, None]) if is_greedy else None
 
-    def _walk(self, sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: BestTokens | None) -> list[Walk]:
+    @staticmethod
+    def _walk(sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: BestTokens | None) -> list[Walk]:
         """Walks every tree."""
-        greedy = best.token_ids[:, 0].tolist() if best is not None else None
+        likeliest = best.token_ids[:, 0] if best is not None else None
         walks, start = [], 0
         for sequence, tree in zip(sequences, trees, strict=True):
-            walks.append(walk(tree, self._choice(sequence, tree, logits, greedy, start)))
+            rows = slice(start, start + tree.num_rows)
+            walks.append(walk_of(sequence, tree, logits[rows], likeliest[rows] if likeliest is not None else None))
             sequence.statistics.record_walk(len(walks[-1].token_ids))
             start += tree.num_rows
         return walks
@@ -99,15 +101,6 @@ class DecodingLoop:
             if features is not None and sequence.draft_state is not None:
                 sequence.pending_features.append(rows_of(features, start, walked.rows))
             start += tree.num_rows
-
-    @staticmethod
-    def _choice(sequence: Sequence, tree: DraftTree, logits: Tensor, greedy: list[int] | None, start: int) -> Callable[[int], int]:
-        """The target's token at a row of `sequence`'s tree, whose first row is row `start` of the packed row."""
-        num_generated, position = len(sequence.token_ids), sequence.store.length + 1
-        if greedy is not None and sequence.chooser.is_greedy(num_generated):
-            return lambda row: greedy[start + row]
-        depths = tree.depths
-        return lambda row: sequence.chooser.choose(logits[start + row], position + int(depths[row]), num_generated + int(depths[row]))
 
 
 def rows_of(features: Tensor, start: int, rows: list[int]) -> Tensor:

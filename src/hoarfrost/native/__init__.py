@@ -9,6 +9,7 @@ from hoarfrost.native.learning import Verdict, judge_walk
 from hoarfrost.native.noise import best_with_noise, gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
 from hoarfrost.native.trees import TreeBatch, build_trees, build_trees_from_logits, grow_worthwhile
+from hoarfrost.native.walks import walk_along, walk_with_noise
 
 __all__ = [
     "Repetition",
@@ -31,4 +32,6 @@ __all__ = [
     "noise_bits",
     "remember",
     "top_log_probs",
+    "walk_along",
+    "walk_with_noise",
 ]

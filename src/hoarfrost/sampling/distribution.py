@@ -47,8 +47,12 @@ class Chooser:
         self._suppressed = torch.tensor(sorted(params.ending_ids(eos_token_ids)), dtype=torch.int64)
 
     def is_greedy(self, num_generated: int) -> bool:
-        """Whether `choose` is the plain argmax, from here on: rows may then go to `choose_greedy_rows` together."""
+        """Whether `choose` is the plain argmax, from here on: the choices of rows are then `best_rows`."""
         return self.params.is_greedy and not self._suppresses(num_generated)
+
+    def takes_all(self, num_generated: int) -> bool:
+        """Whether `choose` is, from here on, the argmax of all logits over the temperature plus their noise."""
+        return not self.params.is_greedy and self.params.keeps_all and not self._suppresses(num_generated)
 
     def choose(self, logits_row: torch.Tensor, position: int, num_generated: int) -> int:
         """The token for absolute `position`, `num_generated` tokens having been generated before it.
@@ -75,7 +79,7 @@ class Chooser:
         if native.can_read(logits_row[None]):
             _, [[token_id]] = native.best_with_noise(logits_row[None], self.params.temperature, self.params.seed, position, 1)
             if token_id < 0:
-                raise _not_finite()
+                raise not_finite()
             return int(token_id)
         values = _widened(logits_row)
         scores = (values - values.max()) / self.params.temperature
@@ -120,7 +124,7 @@ def best_rows(logits: torch.Tensor) -> Ids:
         best = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest value, so looking at the winner finds it
         token_ids = torch.where(logits.gather(-1, best).isfinite(), best, -1)[:, 0].cpu().numpy()
     if (token_ids < 0).any():
-        raise _not_finite()
+        raise not_finite()
     return token_ids
 
 
@@ -129,7 +133,7 @@ def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
     `best_rows`."""
     log_probs, token_ids = top_on_host([logits], k)
     if not np.isfinite(log_probs[:, 0]).all():
-        raise _not_finite()
+        raise not_finite()
     if logits.dtype == torch.float64:  # which may tell apart what float32 does not
         token_ids[:, 0] = best_rows(logits)
     return BestTokens(token_ids, log_probs)
@@ -214,7 +218,7 @@ def _host_values(logits_row: torch.Tensor) -> Floats:
     """The row on the host, widened and checked; it may share the row's memory."""
     values: Floats = _widened(logits_row.cpu()).numpy()
     if not math.isfinite(values.max()):
-        raise _not_finite()
+        raise not_finite()
     return values
 
 
@@ -242,7 +246,8 @@ def _total_weight(values: Floats, temperature: float) -> float:
     return float((row - row.max()).div_(temperature).exp_().sum())
 
 
-def _not_finite() -> InvalidInput:
+def not_finite() -> InvalidInput:
+    """What is raised where no token can be chosen."""
     return InvalidInput(
         "the largest logit of a row is NaN or infinite, so no token can be chosen; "
         "check the model's weights, try dtype float32, and ban fewer tokens if every token is banned."

@@ -98,6 +98,9 @@ class ProcessedChooser(Chooser):
     def is_greedy(self, num_generated: int) -> bool:
         return False
 
+    def takes_all(self, num_generated: int) -> bool:
+        return False
+
     def choose(self, logits_row: Tensor, position: int, num_generated: int) -> int:
         row = self._row
         if self._end.is_reached:

@@ -1,0 +1,69 @@
+#include "walk_bindings.hpp"
+
+#include "bindings.hpp"
+#include "noise.hpp"
+
+namespace hoarfrost {
+
+namespace {
+
+// The accepted rows, and the tokens chosen at them.
+using Walked = std::pair<std::vector<int64_t>, std::vector<int64_t>>;
+
+// From the root to the child that carries the row's choice, as long as there is one; `choose(row, depth)` is asked in that order. A negative
+// choice ends the walk.
+template <class Choose>
+Walked walk(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const Choose& choose) {
+    const size_t num_rows = parents.size();
+    Walked walked;
+    size_t row = 0;
+    while (row < num_rows) {
+        const int64_t chosen = choose(row, walked.first.size());
+        walked.first.push_back(static_cast<int64_t>(row));
+        walked.second.push_back(chosen);
+        if (chosen < 0) break;
+        const size_t parent = row++;
+        while (row < num_rows && (static_cast<size_t>(parents.data()[row]) != parent || token_ids.data()[row] != chosen)) ++row;
+    }
+    return walked;
+}
+
+void check(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, size_t num_choices) {
+    require(parents.size() > 0 && token_ids.size() == parents.size() && num_choices == parents.size(),
+            "Every row of the tree needs a parent, a token and a choice.");
+}
+
+Walked walk_along_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids,
+                       const nb::ndarray<const int64_t, nb::ndim<1>, nb::device::cpu>& choices) {
+    check(parents, token_ids, choices.size());
+    return walk(parents, token_ids, [&](size_t row, size_t) { return choices.data()[static_cast<int64_t>(row) * choices.stride(0)]; });
+}
+
+template <class Logit, class Stored>
+Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const LogitArray<Stored>& logits,
+                            float temperature, uint64_t seed, uint64_t first_position, size_t num_threads,
+                            const OptionalName& instruction_set) {
+    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
+    check(parents, token_ids, rows.num_rows);
+    const InstructionSet variant = chosen(instruction_set);
+    nb::gil_scoped_release unlocked;
+    return walk(parents, token_ids, [&](size_t row, size_t depth) {
+        float score;
+        int64_t token_id;
+        const LogitRows<Logit> one{rows.data + row * rows.row_stride, 1, rows.row_stride, rows.vocab_size};
+        best_with_noise(one, temperature, {seed, first_position + depth}, 1, variant, num_threads, &score, &token_id);
+        return token_id;
+    });
+}
+
+}  // namespace
+
+void bind_walks(nb::module_& module) {
+    module.def("walk_along", &walk_along_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "choices"_a.noconvert());
+    module.def("walk_with_noise", &walk_with_noise_face<float, float>, "parents"_a.noconvert(), "token_ids"_a.noconvert(),
+               "logits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("walk_with_noise_bfloat16", &walk_with_noise_face<BFloat16, uint16_t>, "parents"_a.noconvert(), "token_ids"_a.noconvert(),
+               "bits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+}
+
+}  // namespace hoarfrost

@@ -1,0 +1,35 @@
+"""The target's own way through a tree, in one native call where its choices are plain argmaxes, of logits alone or of logits with noise.
+
+Anything else (filters, suppressed ends, processors of transformers, logits on another device) is asked for row by row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hoarfrost import native
+from hoarfrost.engine.sequence import Sequence
+from hoarfrost.sampling import not_finite
+from hoarfrost.tree import DraftTree, Walk, walk
+
+
+def walk_of(sequence: Sequence, tree: DraftTree, logits: Tensor, likeliest: NDArray[np.int64] | None) -> Walk:
+    """Walks one tree.
+
+    Args:
+        logits: [n, V] of the tree's rows.
+        likeliest: int64 [n], the likeliest token behind every row, if somebody asked for it.
+    """
+    chooser, num_generated, position = sequence.chooser, len(sequence.token_ids), sequence.store.length + 1
+    if likeliest is not None and chooser.is_greedy(num_generated):
+        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest))
+    if chooser.takes_all(num_generated) and native.can_read(logits):
+        params = chooser.params
+        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, logits, params.temperature, params.seed, position))
+        if walked.token_ids[-1] < 0:
+            raise not_finite()
+        return walked
+    depths = tree.depths
+    return walk(tree, lambda row: chooser.choose(logits[row], position + int(depths[row]), num_generated + int(depths[row])))
