@@ -69,10 +69,11 @@ struct Buffer {
         data = std::make_unique_for_overwrite<Scalar[]>(count);
     }
 
-    Output<Scalar> to_numpy() {
+    // An array of `shape`, whose entries lie side by side unless `strides` say otherwise.
+    Output<Scalar> to_numpy(const std::vector<int64_t>& strides = {}) {
         Scalar* pointer = data.release();
         nb::capsule owner(pointer, [](void* memory) noexcept { delete[] static_cast<Scalar*>(memory); });
-        return Output<Scalar>(pointer, shape.size(), shape.data(), owner);
+        return Output<Scalar>(pointer, shape.size(), shape.data(), owner, strides.empty() ? nullptr : strides.data());
     }
 
     std::vector<size_t> shape;

@@ -45,12 +45,24 @@ protected:
 // Candidates that somebody else has sorted: log_probs, token_ids [horizon, num_predecessors, num_ranks], and places of the same shape or null.
 class GivenCandidates final : public Candidates {
 public:
-    GivenCandidates(const float* log_probs, const int64_t* token_ids, const int32_t* places, size_t horizon, size_t num_predecessors,
-                    size_t num_ranks, bool has_more)
+    // Where a row of each array begins: steps from depth to depth and from predecessor to predecessor.
+    template <class Scalar>
+    struct Rows {
+        const Scalar* data;
+        int64_t depth_stride, predecessor_stride;
+
+        const Scalar* at(size_t depth, size_t predecessor) const {
+            return data == nullptr ? nullptr
+                                   : data + static_cast<int64_t>(depth) * depth_stride + static_cast<int64_t>(predecessor) * predecessor_stride;
+        }
+    };
+
+    GivenCandidates(const Rows<float>& log_probs, const Rows<int64_t>& token_ids, const Rows<int32_t>& places, size_t horizon,
+                    size_t num_predecessors, size_t num_ranks, bool has_more)
         : Candidates(horizon, num_predecessors) {
         for (size_t row = 0; row < ranks_.size(); ++row) {
-            const size_t start = row * num_ranks;
-            ranks_[row] = {log_probs + start, token_ids + start, num_ranks, has_more, places == nullptr ? nullptr : places + start};
+            const size_t depth = row / num_predecessors, predecessor = row % num_predecessors;
+            ranks_[row] = {log_probs.at(depth, predecessor), token_ids.at(depth, predecessor), num_ranks, has_more, places.at(depth, predecessor)};
         }
     }
 

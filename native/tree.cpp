@@ -32,7 +32,11 @@ bool TreeGrower::Proposal::operator<(const Proposal& other) const {
 
 TreeGrower::TreeGrower(Candidates& candidates, const Calibration& calibration, const Extras& extras, int64_t bonus_token_id,
                        const TreeRows& tree)
-    : candidates_(candidates), calibration_(calibration), given_(extras), tree_(tree) {
+    : candidates_(candidates),
+      calibration_(calibration),
+      given_(extras),
+      path_(extras.empty() ? std::span<const int64_t>() : extras.repetition->path()),
+      tree_(tree) {
     rows_.reserve(tree.max_rows);
     heap_.reserve(tree.max_rows + 1);
     add_row({0.0, 0.0, 0, -1, 0, 0, bonus_token_id, Proposal::extra});
@@ -150,14 +154,15 @@ void TreeGrower::collect_extras(int32_t row, const Row& above) {
     const size_t depth = static_cast<size_t>(tree_.depths[row]);
     if (depth >= given_.max_depth) return;
     const size_t first = extras_.size();
-    if (above.on_path && depth < given_.path_length) extras_.push_back({given_.path[depth], static_cast<double>(given_.path_shares[depth])});
+    if (above.on_path && depth < path_.size())
+        extras_.push_back({path_[depth], static_cast<double>(given_.shares->paths.at(given_.repetition->longest_match().length + depth))});
     const int64_t token_id = tree_.token_ids[row];
-    if (token_id < 0 || static_cast<size_t>(token_id) >= given_.vocab_size) return;
-    for (size_t rank = 0; rank < given_.num_successors; ++rank) {
-        const size_t entry = static_cast<size_t>(token_id) * given_.num_successors + rank;
-        const int64_t next = given_.successors[entry];
-        if (next < 0) break;
-        const double share = static_cast<double>(given_.grade_shares[std::min<size_t>(given_.grades[entry], given_.num_grades - 1)]);
+    if (!given_.table->has(token_id)) return;
+    const int32_t* successors = given_.table->token_ids_after(token_id);
+    const uint8_t* grades = given_.table->grades_after(token_id);
+    for (size_t rank = 0; rank < given_.table->width() && successors[rank] >= 0; ++rank) {
+        const int64_t next = successors[rank];
+        const double share = static_cast<double>(given_.shares->successors.at(grades[rank]));
         const auto same = std::find_if(extras_.begin() + static_cast<std::ptrdiff_t>(first), extras_.end(),
                                        [next](const Extra& extra) { return extra.token_id == next; });
         if (same == extras_.end())
@@ -187,7 +192,7 @@ bool TreeGrower::is_extra(int32_t row, int64_t token_id) const {
 
 bool TreeGrower::is_next_of_path(const Proposal& node) const {
     const size_t place = static_cast<size_t>(node.depth) - 1;
-    return place < given_.path_length && given_.path[place] == node.token_id;
+    return place < path_.size() && path_[place] == node.token_id;
 }
 
 void TreeGrower::push(const Proposal& proposal) {

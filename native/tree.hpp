@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "candidates.hpp"
+#include "retrieval.hpp"
 
 namespace hoarfrost {
 
@@ -29,24 +31,18 @@ struct Calibration {
     size_t num_depths = 0;
 };
 
-// Guesses beside the drafter's. Where the drafter's best candidates leave probability over, a further source has a share of it:
-// the next token of `path` (a continuation of the committed text) below rows that follow it from the root, and the tokens
-// that came after a row's token before, `successors [vocab_size, num_successors]` (-1: none), best first, with the share of their grade. Where the noise that will choose is
-// known, the share counts for a token as it is likely to win with its noise.
+// Guesses beside the drafter's. Where the drafter's best candidates leave probability over, a further source has a share of it: the next token of
+// the repetition's path below rows that follow it from the root, and the tokens that came after a row's token before. Where the noise that
+// will choose is known, the share counts for a token as it is likely to win with its noise. Null where there are none.
 struct Extras {
-    const int64_t* path = nullptr;
-    const float* path_shares = nullptr;
-    size_t path_length = 0;
-    const int32_t* successors = nullptr;
-    const uint8_t* grades = nullptr;  // of the same shape
-    const float* grade_shares = nullptr;
-    size_t num_successors = 0, num_grades = 0;
-    size_t vocab_size = 0;
+    const SuccessorTable* table = nullptr;
+    const Repetition* repetition = nullptr;
+    const SourceShares* shares = nullptr;
     size_t max_depth = 0;  // no row lies deeper
     bool has_noise = false;
     uint64_t seed = 0, first_position = 0;  // of the noise; the position is that of depth 1
 
-    bool empty() const { return path_length == 0 && num_successors == 0; }
+    bool empty() const { return shares == nullptr; }
 };
 
 // The rows of the largest tree that `budget` nodes and `width` candidates per depth allow, root included.
@@ -127,6 +123,7 @@ private:
     Candidates& candidates_;
     const Calibration calibration_;
     const Extras given_;
+    const std::span<const int64_t> path_;
     const TreeRows tree_;
     std::vector<Row> rows_;
     std::vector<Extra> extras_;

@@ -1,7 +1,9 @@
 #include "tree_bindings.hpp"
 
-#include <algorithm>
+#include <nanobind/stl/tuple.h>
+
 #include <cmath>
+#include <tuple>
 
 #include "allocation.hpp"
 #include "bindings.hpp"
@@ -12,38 +14,29 @@ namespace hoarfrost {
 
 namespace {
 
-// The arrays of several trees with room for `max_rows` rows each.
+// The arrays of one tree in the making, with room for `max_rows` rows.
 class TreeArrays {
 public:
-    TreeArrays(size_t num_trees, size_t max_rows)
+    explicit TreeArrays(size_t max_rows)
         : max_rows_(max_rows),
           num_words_((max_rows + 63) / 64),
-          token_ids_({num_trees, max_rows}),
-          parents_({num_trees, max_rows}),
-          depths_({num_trees, max_rows}),
-          log_probs_({num_trees, max_rows}),
-          ancestors_({num_trees, max_rows, num_words_}),
-          num_rows_(num_trees),
-          needs_more_(num_trees) {}
+          token_ids_({max_rows}),
+          parents_({max_rows}),
+          depths_({max_rows}),
+          log_probs_({max_rows}),
+          ancestors_({max_rows, num_words_}) {}
 
-    TreeRows rows_of(size_t index) {
-        const size_t row = index * max_rows_;
-        return {token_ids_.data.get() + row, parents_.data.get() + row,   depths_.data.get() + row,
-                log_probs_.data.get() + row, ancestors_.data.get() + row * num_words_, max_rows_, num_words_};
+    TreeRows rows() {
+        return {token_ids_.data.get(), parents_.data.get(),   depths_.data.get(), log_probs_.data.get(),
+                ancestors_.data.get(), max_rows_, num_words_};
     }
 
-    void build(size_t index, Candidates& candidates, const Calibration& calibration, const Extras& extras, int64_t bonus_token_id) {
-        TreeGrower grower(candidates, calibration, extras, bonus_token_id, rows_of(index));
-        grower.grow();
-        num_rows_[index] = grower.num_rows();
-        needs_more_[index] = grower.needs_more();
-    }
-
-    void keep(const std::vector<size_t>& num_rows) { num_rows_ = num_rows; }
-
-    nb::tuple to_python() {
-        return nb::make_tuple(token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(), log_probs_.to_numpy(),
-                              ancestors_.to_numpy(), num_rows_, needs_more_);
+    // The first `num_rows` rows.
+    nb::tuple to_python(size_t num_rows) {
+        for (auto* shape : {&token_ids_.shape, &parents_.shape, &depths_.shape, &log_probs_.shape, &ancestors_.shape}) shape->front() = num_rows;
+        ancestors_.shape.back() = (num_rows + 63) / 64;
+        return nb::make_tuple(token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(),
+                              ancestors_.to_numpy({static_cast<int64_t>(num_words_), 1}), log_probs_.to_numpy());
     }
 
 private:
@@ -52,45 +45,20 @@ private:
     Buffer<int32_t> parents_, depths_;
     Buffer<float> log_probs_;
     Buffer<uint64_t> ancestors_;
-    std::vector<size_t> num_rows_;
-    std::vector<bool> needs_more_;
 };
-
-void check_one_root_each(const std::vector<int64_t>& bonus_token_ids, size_t num_trees) {
-    if (bonus_token_ids.size() != num_trees) throw std::invalid_argument("There must be one bonus token per tree.");
-}
-
-void check_best_first(const Input<float, 4>& log_probs) {
-    const size_t num_ranks = log_probs.shape(3);
-    for (size_t i = 0; i < log_probs.size(); ++i) {
-        const float value = log_probs.data()[i];
-        if (std::isnan(value) || (i % num_ranks != 0 && value > log_probs.data()[i - 1]))
-            throw std::invalid_argument("Every row of log_probs must fall from the first entry on and hold no NaN.");
-    }
-}
 
 // What the search for one tree may use beside the candidates, as it comes from Python.
 struct Hints {
     std::optional<Input<float, 3>> calibration_values;  // [slopes and intercepts, on the spine and off, depths]
-    std::optional<Input<int64_t, 1>> path;
-    std::optional<Input<float, 1>> path_shares;
-    std::optional<Input<int32_t, 2>> successors;
-    std::optional<Input<uint8_t, 2>> grades;  // as the successors
-    std::optional<Input<float, 1>> grade_shares;
-    std::optional<size_t> max_depth;
+    const SuccessorTable* table;
+    const Repetition* repetition;
+    const SourceShares* shares;
+    size_t max_depth;
     std::optional<std::pair<uint64_t, uint64_t>> noise;  // seed and position of depth 1
-
-    bool has_extras() const { return path || successors; }
 
     void check(size_t horizon) const {
         require(!calibration_values || (has_shape(*calibration_values, {2, 2}) && calibration_values->shape(2) >= horizon),
                 "The calibration must be [2, 2, depths], with every depth of the candidates.");
-        require(path.has_value() == path_shares.has_value() && (!path || path->size() == path_shares->size()),
-                "Every token of a path needs a share.");
-        require(successors.has_value() == grades.has_value() && successors.has_value() == grade_shares.has_value() &&
-                    (!successors || (has_shape(*grades, {successors->shape(0), successors->shape(1)}) && grade_shares->size() > 0)),
-                "Every successor needs a grade, and the grades need shares.");
-        require(!has_extras() || max_depth, "Guesses beside the candidates need a greatest depth.");
     }
 
     Calibration calibration() const {
@@ -100,25 +68,10 @@ struct Hints {
     }
 
     Extras extras() const {
-        Extras extras;
-        if (!has_extras()) return extras;
-        extras.max_depth = *max_depth;
+        Extras extras{table, repetition, shares, max_depth};
         if (noise) {
             extras.has_noise = true;
             std::tie(extras.seed, extras.first_position) = *noise;
-        }
-        if (path) {
-            extras.path = path->data();
-            extras.path_shares = path_shares->data();
-            extras.path_length = path->size();
-        }
-        if (successors) {
-            extras.successors = successors->data();
-            extras.grades = grades->data();
-            extras.grade_shares = grade_shares->data();
-            extras.num_grades = grade_shares->size();
-            extras.vocab_size = successors->shape(0);
-            extras.num_successors = successors->shape(1);
         }
         return extras;
     }
@@ -126,116 +79,140 @@ struct Hints {
 
 const Hints no_hints{};
 
-// Sorted candidates of several sequences, each with hints or none, checked.
-class GivenGuesses {
+// Candidates of one sequence, best first in every row: log_probs, token_ids and places [horizon, num_predecessors, num_ranks].
+using CandidateArrays = std::tuple<Strided<float>, Strided<int64_t>, std::optional<Strided<int32_t>>>;
+
+template <class Scalar>
+GivenCandidates::Rows<Scalar> candidate_rows(const Strided<Scalar>& array) {
+    require(array.shape(2) == 1 || array.size() == 0 || array.stride(2) == 1, "The candidates of a row must lie side by side.");
+    return {array.data(), array.stride(0), array.stride(1)};
+}
+
+GivenCandidates checked_candidates(const CandidateArrays& arrays, bool has_more) {
+    const auto& [log_probs, token_ids, places] = arrays;
+    const size_t horizon = log_probs.shape(0), num_predecessors = log_probs.shape(1), num_ranks = log_probs.shape(2);
+    require(has_shape(token_ids, {horizon, num_predecessors, num_ranks}) && (!places || has_shape(*places, {horizon, num_predecessors, num_ranks})),
+            "log_probs, token_ids and places must be of one shape.");
+    require(num_ranks > 0 && num_predecessors > 0, "Every depth needs at least one candidate.");
+    const auto scores = candidate_rows(log_probs);
+    const auto following = places ? candidate_rows(*places) : GivenCandidates::Rows<int32_t>{};
+    for (size_t depth = 0; depth < horizon; ++depth)
+        for (size_t predecessor = 0; predecessor < num_predecessors; ++predecessor) {
+            const float* row = scores.at(depth, predecessor);
+            const int32_t* next = following.at(depth, predecessor);
+            for (size_t rank = 0; rank < num_ranks; ++rank) {
+                require(!std::isnan(row[rank]) && (rank == 0 || row[rank] <= row[rank - 1]),
+                        "Every row of log_probs must fall from the first entry on and hold no NaN.");
+                require(next == nullptr || (next[rank] >= 0 && static_cast<size_t>(next[rank]) < num_predecessors),
+                        "Every place must name a predecessor of the next depth.");
+            }
+        }
+    return GivenCandidates(scores, candidate_rows(token_ids), following, horizon, num_predecessors, num_ranks, has_more);
+}
+
+// One tree per sequence in the making, from sorted candidates.
+class Forest {
 public:
-    GivenGuesses(const Input<float, 4>& log_probs, const Input<int64_t, 4>& token_ids, const std::optional<Input<int32_t, 4>>& places,
-                 const std::vector<int64_t>& bonus_token_ids, bool has_more, const std::vector<const Hints*>& hints)
-        : num_ranks_(log_probs.shape(3)), hints_(hints) {
-        const size_t num_trees = log_probs.shape(0), horizon = log_probs.shape(1), num_predecessors = log_probs.shape(2);
-        for (size_t axis = 0; axis < 4; ++axis)
-            if (token_ids.shape(axis) != log_probs.shape(axis) || (places && places->shape(axis) != log_probs.shape(axis)))
-                throw std::invalid_argument("log_probs, token_ids and places must be of one shape.");
-        if (num_ranks_ == 0 || num_predecessors == 0) throw std::invalid_argument("Every depth needs at least one candidate.");
-        if (places)
-            for (size_t i = 0; i < places->size(); ++i)
-                if (places->data()[i] < 0 || static_cast<size_t>(places->data()[i]) >= num_predecessors)
-                    throw std::invalid_argument("Every place must name a predecessor of the next depth.");
-        check_one_root_each(bonus_token_ids, num_trees);
-        check_best_first(log_probs);
-        if (!hints.empty() && hints.size() != num_trees) throw std::invalid_argument("Every tree needs its hints, or none does.");
-        for (const Hints* one : hints) one->check(horizon);
+    Forest(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids, size_t budget, bool has_more,
+           const std::vector<const Hints*>& hints) {
+        const size_t num_trees = candidates.size();
+        require(bonus_token_ids.size() == num_trees, "There must be one bonus token per tree.");
+        require(hints.empty() || hints.size() == num_trees, "Every tree needs its hints, or none does.");
+        candidates_.reserve(num_trees);  // growers refer to them
         for (size_t i = 0; i < num_trees; ++i) {
-            const size_t start = i * horizon * num_predecessors * num_ranks_;
-            candidates_.emplace_back(log_probs.data() + start, token_ids.data() + start, places ? places->data() + start : nullptr, horizon,
-                                     num_predecessors, num_ranks_, has_more);
+            const Hints& own = hints.empty() ? no_hints : *hints[i];
+            const Extras extras = own.extras();
+            const auto& [log_probs, token_ids, places] = candidates[i];
+            own.check(log_probs.shape(0));
+            candidates_.push_back(checked_candidates(candidates[i], has_more));
+            const size_t width = has_more || places ? budget : log_probs.shape(2);
+            arrays_.emplace_back(extras.empty() ? max_tree_rows(budget, log_probs.shape(0), width) : budget + 1);
+            growers_.emplace_back(candidates_[i], own.calibration(), extras, bonus_token_ids[i], arrays_[i].rows());
         }
     }
 
-    size_t size() const { return candidates_.size(); }
-    size_t num_ranks() const { return num_ranks_; }
-    Candidates& candidates(size_t index) { return candidates_[index]; }
-    const Hints& hints(size_t index) const { return hints_.empty() ? no_hints : *hints_[index]; }
-    bool has_extras() const { return std::any_of(hints_.begin(), hints_.end(), [](const Hints* one) { return one->has_extras(); }); }
+    std::vector<TreeGrower>& growers() { return growers_; }
+
+    nb::list to_python(const std::vector<size_t>& num_rows) {
+        nb::list trees;
+        for (size_t i = 0; i < arrays_.size(); ++i) trees.append(arrays_[i].to_python(num_rows[i]));
+        return trees;
+    }
 
 private:
-    size_t num_ranks_;
-    const std::vector<const Hints*>& hints_;
     std::vector<GivenCandidates> candidates_;
+    std::vector<TreeArrays> arrays_;
+    std::vector<TreeGrower> growers_;
 };
 
-nb::tuple build_trees_face(const Input<float, 4>& log_probs, const Input<int64_t, 4>& token_ids,
-                           const std::optional<Input<int32_t, 4>>& places, const std::vector<int64_t>& bonus_token_ids, size_t budget,
+nb::tuple build_trees_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids, size_t budget,
                            bool has_more, const std::vector<const Hints*>& hints) {
-    GivenGuesses guesses(log_probs, token_ids, places, bonus_token_ids, has_more, hints);
-    const size_t width = has_more || places ? budget : guesses.num_ranks();
-    TreeArrays trees(guesses.size(), guesses.has_extras() ? budget + 1 : max_tree_rows(budget, log_probs.shape(1), width));
+    Forest forest(candidates, bonus_token_ids, budget, has_more, hints);
+    std::vector<size_t> num_rows;
+    std::vector<bool> needs_more;
     {
         nb::gil_scoped_release unlocked;
-        for (size_t i = 0; i < guesses.size(); ++i)
-            trees.build(i, guesses.candidates(i), guesses.hints(i).calibration(), guesses.hints(i).extras(), bonus_token_ids[i]);
+        for (TreeGrower& grower : forest.growers()) {
+            grower.grow();
+            num_rows.push_back(grower.num_rows());
+            needs_more.push_back(grower.needs_more());
+        }
     }
-    return trees.to_python();
+    return nb::make_tuple(forest.to_python(num_rows), needs_more);
 }
 
-nb::tuple grow_worthwhile_face(const Input<float, 4>& log_probs, const Input<int64_t, 4>& token_ids,
-                               const std::optional<Input<int32_t, 4>>& places, const std::vector<int64_t>& bonus_token_ids,
+nb::tuple grow_worthwhile_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids,
                                const Input<double, 1>& row_ms, double fixed_ms, const std::vector<const Hints*>& hints) {
-    GivenGuesses guesses(log_probs, token_ids, places, bonus_token_ids, false, hints);
-    require(guesses.size() > 0 && row_ms.size() >= guesses.size(),
+    require(!candidates.empty() && row_ms.size() >= candidates.size(),
             "There must be a tree, and the time of a pass over as many rows as there are trees.");
-    TreeArrays trees(guesses.size(), row_ms.size() - guesses.size() + 1);
-    std::vector<TreeGrower> growers;
-    for (size_t i = 0; i < guesses.size(); ++i)
-        growers.emplace_back(guesses.candidates(i), guesses.hints(i).calibration(), guesses.hints(i).extras(), bonus_token_ids[i],
-                             trees.rows_of(i));
+    Forest forest(candidates, bonus_token_ids, row_ms.size() - candidates.size(), false, hints);
     Allocation worth;
     {
         nb::gil_scoped_release unlocked;
-        worth = grow_worthwhile(growers, row_ms.data(), row_ms.size(), fixed_ms);
+        worth = grow_worthwhile(forest.growers(), row_ms.data(), row_ms.size(), fixed_ms);
     }
-    trees.keep(worth.num_rows);
-    return nb::make_tuple(trees.to_python(), worth.expected, worth.milliseconds);
+    return nb::make_tuple(forest.to_python(worth.num_rows), worth.expected, worth.milliseconds);
 }
 
 template <class Logit, class Stored>
-nb::tuple build_from_logits_face(const std::vector<LogitArray<Stored>>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
-                                 size_t max_width, const OptionalName& instruction_set) {
-    check_one_root_each(bonus_token_ids, logits.size());
+nb::list build_from_logits_face(const std::vector<LogitArray<Stored>>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
+                                size_t max_width, const OptionalName& instruction_set) {
+    require(bonus_token_ids.size() == logits.size(), "There must be one bonus token per tree.");
     const InstructionSet variant = chosen(instruction_set);
+    std::vector<TreeArrays> trees;
     std::vector<LogitRows<Logit>> rows;
-    size_t max_rows = 1;
     for (const auto& one : logits) {
         rows.push_back(rows_of<Logit, Stored>(one));
-        max_rows = std::max(max_rows, max_tree_rows(budget, rows.back().num_rows, std::min(max_width, rows.back().vocab_size)));
+        trees.emplace_back(max_tree_rows(budget, rows.back().num_rows, std::min(max_width, rows.back().vocab_size)));
     }
-    TreeArrays trees(logits.size(), max_rows);
+    std::vector<size_t> num_rows;
     {
         nb::gil_scoped_release unlocked;
         for (size_t i = 0; i < rows.size(); ++i) {
             LogitCandidates<Logit> candidates(rows[i], max_width, variant);
-            trees.build(i, candidates, {}, {}, bonus_token_ids[i]);
+            TreeGrower grower(candidates, {}, {}, bonus_token_ids[i], trees[i].rows());
+            grower.grow();
+            num_rows.push_back(grower.num_rows());
         }
     }
-    return trees.to_python();
+    nb::list grown;
+    for (size_t i = 0; i < trees.size(); ++i) grown.append(trees[i].to_python(num_rows[i]));
+    return grown;
 }
 
 }  // namespace
 
 void bind_trees(nb::module_& module) {
     nb::class_<Hints>(module, "TreeHints")
-        .def("__init__", [](Hints* self, std::optional<Input<float, 3>> calibration, std::optional<Input<int64_t, 1>> path,
-                            std::optional<Input<float, 1>> path_shares, std::optional<Input<int32_t, 2>> successors,
-                            std::optional<Input<uint8_t, 2>> grades, std::optional<Input<float, 1>> grade_shares, std::optional<size_t> max_depth,
-                            std::optional<std::pair<uint64_t, uint64_t>> noise) {
-            new (self) Hints{std::move(calibration), std::move(path), std::move(path_shares), std::move(successors),
-                             std::move(grades), std::move(grade_shares), max_depth, noise};
-        }, "calibration"_a = nb::none(), "path"_a = nb::none(), "path_shares"_a = nb::none(), "successors"_a = nb::none(),
-           "grades"_a = nb::none(), "grade_shares"_a = nb::none(), "max_depth"_a = nb::none(), "noise"_a = nb::none());
-    module.def("build_trees", &build_trees_face, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "places"_a.noconvert().none(),
-               "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a);
-    module.def("grow_worthwhile", &grow_worthwhile_face, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "places"_a.noconvert().none(),
-               "bonus_token_ids"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "hints"_a);
+        .def("__init__", [](Hints* self, std::optional<Input<float, 3>> calibration, const SuccessorTable* table, const Repetition* repetition,
+                            const SourceShares* shares, size_t max_depth, std::optional<std::pair<uint64_t, uint64_t>> noise) {
+            require((table == nullptr) == (shares == nullptr) && (repetition == nullptr) == (shares == nullptr),
+                    "The sources of guesses come together with what they are worth: a table, a repetition and shares, or none of them.");
+            new (self) Hints{std::move(calibration), table, repetition, shares, max_depth, noise};
+        }, "calibration"_a = nb::none(), "table"_a = nb::none(), "repetition"_a = nb::none(), "shares"_a = nb::none(), "max_depth"_a = 0,
+           "noise"_a = nb::none(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>());
+    module.def("build_trees", &build_trees_face, "candidates"_a, "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a);
+    module.def("grow_worthwhile", &grow_worthwhile_face, "candidates"_a, "bonus_token_ids"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "hints"_a);
     module.def("build_trees_from_logits", &build_from_logits_face<float, float>, "logits"_a.noconvert(), "bonus_token_ids"_a, "budget"_a,
                "max_width"_a, "instruction_set"_a = nb::none());
     module.def("build_trees_from_bfloat16", &build_from_logits_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "bonus_token_ids"_a,

@@ -10,18 +10,17 @@ _Matrix = TypeVar("_Matrix")
 _Layer = TypeVar("_Layer")
 _Bits = TypeVar("_Bits", bound=np.generic)
 
-_Trees = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.uint64], list[int], list[bool]]
+_Candidates = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]
+_Tree = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64], NDArray[np.float32]]
 
 class TreeHints:
     def __init__(
         self,
         calibration: NDArray[np.float32] | None = None,
-        path: NDArray[np.int64] | None = None,
-        path_shares: NDArray[np.float32] | None = None,
-        successors: NDArray[np.int32] | None = None,
-        grades: NDArray[np.uint8] | None = None,
-        grade_shares: NDArray[np.float32] | None = None,
-        max_depth: int | None = None,
+        table: SuccessorTable | None = None,
+        repetition: Repetition | None = None,
+        shares: SourceShares | None = None,
+        max_depth: int = 0,
         noise: tuple[int, int] | None = None,
     ) -> None: ...
 
@@ -63,40 +62,37 @@ def best_tokens(logits: NDArray[np.float32], num_threads: int, instruction_set: 
 def best_tokens_bfloat16(bits: NDArray[np.uint16], num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 
 class Repetition:
+    MAX_PATH: int
     def __init__(self) -> None: ...
     def extend(self, token_ids: Sequence[int]) -> None: ...
     def longest_match(self) -> tuple[int, int]: ...
-    def continuation(self, max_length: int) -> NDArray[np.int64]: ...
+    def path(self) -> NDArray[np.int64]: ...
     def __len__(self) -> int: ...
 
-class Shares:
-    def __init__(self, priors: Sequence[float], prior_weight: float = 8.0) -> None: ...
-    def forget(self) -> None: ...
-    def observe(self, bucket: int, is_hit: bool, chance: float) -> None: ...
+class SuccessorTable:
+    def __init__(self, vocab_size: int, width: int, bounds: Sequence[float]) -> None: ...
+    def remember(self, token_ids: NDArray[np.int64], best: NDArray[np.int64], log_probs: NDArray[np.float32]) -> None: ...
     @property
-    def values(self) -> NDArray[np.float32]: ...
-    def tail(self, first: int, count: int) -> NDArray[np.float32]: ...
+    def token_ids(self) -> NDArray[np.int32]: ...
+    @property
+    def grades(self) -> NDArray[np.uint8]: ...
 
-def remember(
-    successors: NDArray[np.int32],
-    grades: NDArray[np.uint8],
-    token_ids: NDArray[np.int64],
-    best: NDArray[np.int64],
-    log_probs: NDArray[np.float32],
-    bounds: NDArray[np.float32],
-) -> None: ...
-def judge_sources(
-    successors: NDArray[np.int32],
-    grades: NDArray[np.uint8],
-    successor_shares: Shares,
-    path_shares: Shares,
-    path: NDArray[np.int64],
-    matched: int,
-    root: int,
-    chosen: Sequence[int],
-    left_over: NDArray[np.float64] | None,
-    is_open: NDArray[np.bool_] | None,
-) -> None: ...
+class SourceShares:
+    def __init__(self, successors: Sequence[float], paths: Sequence[float], prior_weight: float) -> None: ...
+    def observe(
+        self,
+        table: SuccessorTable,
+        repetition: Repetition,
+        root: int,
+        chosen: Sequence[int],
+        left_over: NDArray[np.float64] | None = None,
+        is_open: NDArray[np.bool_] | None = None,
+    ) -> None: ...
+    @property
+    def successors(self) -> NDArray[np.float32]: ...
+    @property
+    def paths(self) -> NDArray[np.float32]: ...
+
 def top_log_probs(
     logits: NDArray[np.float32], k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
@@ -104,37 +100,17 @@ def top_log_probs_bfloat16(
     bits: NDArray[np.uint16], k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def build_trees(
-    log_probs: NDArray[np.float32],
-    token_ids: NDArray[np.int64],
-    places: NDArray[np.int32] | None,
-    bonus_token_ids: list[int],
-    budget: int,
-    has_more: bool,
-    hints: list[TreeHints],
-) -> _Trees: ...
+    candidates: list[_Candidates], bonus_token_ids: list[int], budget: int, has_more: bool, hints: list[TreeHints]
+) -> tuple[list[_Tree], list[bool]]: ...
 def grow_worthwhile(
-    log_probs: NDArray[np.float32],
-    token_ids: NDArray[np.int64],
-    places: NDArray[np.int32] | None,
-    bonus_token_ids: list[int],
-    row_ms: NDArray[np.float64],
-    fixed_ms: float,
-    hints: list[TreeHints],
-) -> tuple[_Trees, float, float]: ...
+    candidates: list[_Candidates], bonus_token_ids: list[int], row_ms: NDArray[np.float64], fixed_ms: float, hints: list[TreeHints]
+) -> tuple[list[_Tree], float, float]: ...
 def build_trees_from_logits(
-    logits: list[NDArray[np.float32]],
-    bonus_token_ids: list[int],
-    budget: int,
-    max_width: int,
-    instruction_set: str | None = None,
-) -> _Trees: ...
+    logits: list[NDArray[np.float32]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
+) -> list[_Tree]: ...
 def build_trees_from_bfloat16(
-    bits: list[NDArray[np.uint16]],
-    bonus_token_ids: list[int],
-    budget: int,
-    max_width: int,
-    instruction_set: str | None = None,
-) -> _Trees: ...
+    bits: list[NDArray[np.uint16]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
+) -> list[_Tree]: ...
 def walk_along(parents: NDArray[np.int32], token_ids: NDArray[np.int64], choices: NDArray[np.int64]) -> tuple[list[int], list[int]]: ...
 def walk_with_noise(
     parents: NDArray[np.int32],

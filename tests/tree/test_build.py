@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +16,7 @@ from torch import Tensor
 from tree.random_trees import assert_equal_trees, assert_well_formed
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.tree import DraftTree, Marginals, build, build_trees
+from hoarfrost.tree import Candidates, DraftTree, Marginals, build, build_trees
 from hoarfrost.tree.plain import build_tree_plain
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
@@ -106,13 +105,13 @@ def test_widening_changes_nothing(logits: Tensor, budget: int, first_num_ranks: 
 
 def test_only_unfinished_trees_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
-    original = build.top_of
+    original = build.candidates_of
 
-    def counted(marginals: list[Marginals], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def counted(marginals: list[Marginals], k: int) -> list[Candidates]:
         calls.append((len(marginals), k))
         return original(marginals, k)
 
-    monkeypatch.setattr(build, "top_of", counted)
+    monkeypatch.setattr(build, "candidates_of", counted)
     peaked, flat = random_logits(15, 500, torch.float64, 12.0), random_logits(15, 500, torch.float64, 0.1)
     build_trees([Marginals(peaked), Marginals(flat)], [1, 2], 100)
     assert calls == [(2, 32), (1, 64), (1, 100)]

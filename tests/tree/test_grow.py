@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree.random_trees import assert_equal_trees, assert_well_formed, random_candidates
 
-from hoarfrost.native import TreeHints, gumbel_noise_range
+from hoarfrost.native import Repetition, SourceShares, SuccessorTable, TreeHints, gumbel_noise_range
 from hoarfrost.tree import Candidates, grow_trees, grow_worthwhile
 from hoarfrost.tree.plain import PlainHints, allocate_plain, grow_tree_plain, share_given
 
 VOCAB_SIZE = 12
+MARKER = 1000
 
 
 @st.composite
@@ -29,8 +30,8 @@ def random_hints(draw: st.DrawFn) -> PlainHints:
     noise = (int(random.integers(2**62)), int(random.integers(1000))) if draw(st.booleans()) else None
     return PlainHints(
         calibration,
-        random.integers(0, VOCAB_SIZE, length).tolist(),
-        random.uniform(0, 0.9, length).astype(np.float32).tolist(),
+        [*random.integers(0, VOCAB_SIZE, length).tolist(), MARKER] if length else [],
+        random.uniform(0, 0.9, length + 1).astype(np.float32).tolist() if length else [],
         successors,
         None if successors is None else random.integers(0, 4, successors.shape).astype(np.uint8),
         [] if successors is None else random.uniform(0, 0.3, 4).astype(np.float32).tolist(),
@@ -40,16 +41,17 @@ def random_hints(draw: st.DrawFn) -> PlainHints:
 
 
 def native_hints(hints: PlainHints) -> TreeHints:
-    return TreeHints(
-        hints.calibration,
-        np.array(hints.path, np.int64),
-        np.array(hints.path_shares, np.float32),
-        hints.successors,
-        hints.grades,
-        None if hints.successors is None else np.array(hints.grade_shares, np.float32),
-        hints.max_depth,
-        hints.noise,
-    )
+    """The same for the kernel. A path is what followed a marker, up to it, in a text that ends with it again."""
+    vocab_size, width = (VOCAB_SIZE, 1) if hints.successors is None else hints.successors.shape
+    table, repetition = SuccessorTable(vocab_size, width, []), Repetition()
+    if hints.successors is not None:
+        table.token_ids[:], table.grades[:] = hints.successors, hints.grades
+    if hints.path:
+        assert MARKER not in hints.path[:-1]
+        assert hints.path[-1] == MARKER
+        repetition.extend([MARKER, *hints.path])
+    shares = SourceShares(hints.grade_shares or [0.5], [0.5, *hints.path_shares], 1.0)
+    return TreeHints(hints.calibration, table, repetition, shares, hints.max_depth, hints.noise)
 
 
 def of_one_drafter(batch: list[tuple[Candidates, PlainHints]]) -> tuple[list[Candidates], list[PlainHints]]:
@@ -156,24 +158,29 @@ def test_what_the_noise_favours_comes_first() -> None:
 
 
 def test_retrieval_alone_makes_a_tree() -> None:
-    hints = PlainHints(path=[5, 6, 7], path_shares=[0.5, 0.5, 0.5], max_depth=2)
+    hints = PlainHints(path=[5, 6, 7, MARKER], path_shares=[0.5, 0.5, 0.5, 0.5], max_depth=2)
     [grown] = grow_trees([Candidates.none()], [4], 10, [native_hints(hints)])
     assert grown.tree.token_ids.tolist() == [4, 5, 6], "as deep as allowed"
     assert np.exp(grown.log_probs).tolist() == pytest.approx([1, 0.5, 0.25])
 
 
-@pytest.mark.parametrize(
-    ("hints", "message"),
-    [
-        ({"calibration": np.ones((2, 2, 1), np.float32)}, "every depth"),
-        ({"path": np.zeros(2, np.int64), "path_shares": np.zeros(1, np.float32), "max_depth": 3}, "needs a share"),
-        ({"path": np.zeros(1, np.int64), "path_shares": np.zeros(1, np.float32)}, "greatest depth"),
-        ({"successors": np.zeros((3, 2), np.int32)}, "needs a grade"),
-    ],
-)
-def test_hints_that_do_not_fit_are_refused(hints: dict[str, object], message: str) -> None:
+def test_hints_that_do_not_fit_are_refused() -> None:
     candidates = Candidates(np.zeros((2, 1, 1), np.float32), np.zeros((2, 1, 1), np.int64))
-    with pytest.raises(ValueError, match=message):
-        grow_trees([candidates], [0], 3, [TreeHints(**hints)])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="every depth"):
+        grow_trees([candidates], [0], 3, [TreeHints(np.ones((2, 2, 1), np.float32))])
     with pytest.raises(ValueError, match="needs its hints"):
         grow_trees([candidates], [0], 3, [TreeHints()] * 2)
+    with pytest.raises(ValueError, match="come together"):
+        TreeHints(table=SuccessorTable(3, 2, []))
+
+
+def test_candidates_may_lie_apart() -> None:
+    """Parts of larger tables are read where they are."""
+    random = np.random.default_rng(0)
+    log_probs = np.sort(np.log(random.dirichlet(np.ones(9), (5, 4))).astype(np.float32))[..., ::-1].copy()
+    whole = Candidates(log_probs, np.tile(random.permutation(9), (5, 4, 1)), random.integers(0, 4, (5, 4, 9), np.int32))
+    part = whole.within(3, 4)
+    assert not part.log_probs.flags.c_contiguous
+    copied = Candidates(part.log_probs.copy(), part.token_ids.copy(), None if part.places is None else part.places.copy())
+    apart, together = grow_trees([part, copied], [0, 0], 20)
+    assert_equal_trees(apart.tree, together.tree)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.drafting import Drafter
-from hoarfrost.drafting.retrieval import Retrieval, path_of
+from hoarfrost.drafting.retrieval import Retrieval
 from hoarfrost.engine.costs import CostModel, load_costs
 from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.sequence import Sequence
@@ -53,7 +53,6 @@ MAX_RETRIEVED_DEPTH = 32
 DRAFTED_HOST_MS, RETRIEVED_HOST_MS, PLAIN_HOST_MS = 0.8, 0.4, 0.1
 """What a round costs beside the passes of the models (building, walking, learning, text), about; how much it is will show."""
 CONTEXT_STEP = 64  # no pass takes notably longer for fewer tokens behind it than these
-NO_PATH = np.empty(0, np.int64), 0
 
 
 Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
@@ -62,14 +61,11 @@ Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], N
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """The tree for one sequence, and what it was made of: the drafter's candidates (empty without one, None where nothing is to be learnt
-    from them), and the repetition found in the text."""
+    """The tree for one sequence, and the drafter's candidates in it: empty without a drafter, None where nothing is to be learnt."""
 
     tree: DraftTree
     is_drafted: bool = False
     candidates: Candidates | None = None
-    path: NDArray[np.int64] = field(default_factory=lambda: NO_PATH[0])
-    num_matched: int = 0
 
 
 class Guesser:
@@ -168,8 +164,7 @@ class Guesser:
         return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], config.budget, config.max_width)
 
     def _grow(self, sequences: Many[Sequence], candidates: list[Candidates], is_drafted: bool, config: TreeConfig) -> list[Guess]:
-        paths = [self._repeated(sequence) if config.retrieval else NO_PATH for sequence in sequences]
-        hints = [self._hints(sequence, path, is_drafted, config) for sequence, path in zip(sequences, paths, strict=True)]
+        hints = [self._hints(sequence, is_drafted, config) for sequence in sequences]
         roots = [sequence.bonus_token_id for sequence in sequences]
         if config.budget == "auto":
             row_ms = self._row_ms(sequences)[: len(sequences) + MAX_BUDGET]
@@ -178,7 +173,7 @@ class Guesser:
             self._promise = "drafted" if is_drafted else "retrieved", expected, milliseconds
         else:
             trees = [grown.tree for grown in grow_trees(candidates, roots, int(config.budget), hints)]
-        return [Guess(tree, is_drafted, one, *path) for tree, one, path in zip(trees, candidates, paths, strict=True)]
+        return [Guess(tree, is_drafted, one) for tree, one in zip(trees, candidates, strict=True)]
 
     def _candidates(
         self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig
@@ -203,26 +198,18 @@ class Guesser:
         width = min(wanted, config.max_width or wanted)
         return [result[index].within(sequence.num_remaining - 1, width) for index, sequence in enumerate(sequences)]
 
-    @staticmethod
-    def _repeated(sequence: Sequence) -> tuple[NDArray[np.int64], int]:
-        """Where the text may go on as it did before; the sequence's index takes in what was emitted since the last round."""
-        sequence.repetition.extend(sequence.tokens_from(len(sequence.repetition)))
-        return path_of(sequence.repetition)
-
-    def _hints(self, sequence: Sequence, path: tuple[NDArray[np.int64], int], is_drafted: bool, config: TreeConfig) -> native.TreeHints:
-        """What is known of a sequence beside the drafter's guesses, and of these."""
+    def _hints(self, sequence: Sequence, is_drafted: bool, config: TreeConfig) -> native.TreeHints:
+        """What is known beside the drafter's guesses, and of these; the repetition takes in what was emitted since the last round."""
         temperature, is_noisy = calibration_key(sequence, config)
         calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and is_drafted else None
         if not config.retrieval:
             return native.TreeHints(calibration)
-        shares, (tokens, num_matched) = self.retrieval.shares(is_drafted, temperature), path
+        sequence.repetition.extend(sequence.tokens_from(len(sequence.repetition)))
         return native.TreeHints(
             calibration,
-            tokens,
-            shares.of_path(num_matched, len(tokens)),
-            self.retrieval.successors,
-            self.retrieval.grades,
-            shares.successors.values,
+            self.retrieval.table,
+            sequence.repetition,
+            self.retrieval.shares(is_drafted, temperature),
             max(0, min(MAX_RETRIEVED_DEPTH, sequence.num_remaining - 1)),
             (sequence.params.seed, sequence.store.length + 1) if is_noisy else None,
         )
@@ -243,9 +230,9 @@ class Guesser:
         guesses are to be retrieved."""
         for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
             if guess.candidates is not None:
-                self._observe(calibration_key(sequence, config), guess, guess.candidates, walked, config)
+                self._observe(sequence, guess, guess.candidates, walked, config)
         if config.retrieval and best is not None and best.log_probs is not None:
-            self.retrieval.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best.token_ids, best.log_probs)
+            self.retrieval.table.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best.token_ids, best.log_probs)
 
     def conclude(self, walks: Many[Walk], seconds: float) -> None:
         """Takes in how long the round was and what it brought, for the choice among the ways."""
@@ -253,8 +240,8 @@ class Guesser:
             self._pace.note(*self._promise, sum([len(walked.token_ids) for walked in walks]), 1000 * seconds)
             self._promise = None
 
-    def _observe(self, key: tuple[float, bool], guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
-        left_over, is_open = None, None
+    def _observe(self, sequence: Sequence, guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
+        key, left_over, is_open = calibration_key(sequence, config), None, None
         if candidates.horizon:
             chosen = np.array(walked.token_ids, np.int64)
             verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
@@ -263,8 +250,7 @@ class Guesser:
             left_over, is_open = verdict.left_over, verdict.is_open
         if config.retrieval:
             shares = self.retrieval.shares(guess.is_drafted, key[0])
-            root = int(guess.tree.token_ids[0])
-            shares.observe(self.retrieval, root, walked.token_ids, guess.path, guess.num_matched, left_over, is_open)
+            shares.observe(self.retrieval.table, sequence.repetition, sequence.bonus_token_id, walked.token_ids, left_over, is_open)
 
 
 def is_published(config: TreeConfig) -> bool:

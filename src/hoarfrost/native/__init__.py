@@ -4,17 +4,19 @@ Long kernels run without the interpreter lock. Each picks the widest instruction
 on all of them.
 """
 
-from hoarfrost._native import Repetition, Shares, TreeHints, instruction_sets, judge_sources, remember
+from hoarfrost._native import Repetition, SourceShares, SuccessorTable, TreeHints, instruction_sets
 from hoarfrost.native.learning import Verdict, judge_walk
 from hoarfrost.native.noise import best_with_noise, gumbel_noise, gumbel_noise_range, gumbel_noise_rows, noise_bits
 from hoarfrost.native.top_k import best_tokens, can_read, top_log_probs
-from hoarfrost.native.trees import TreeBatch, build_trees, build_trees_from_logits, grow_worthwhile
+from hoarfrost.native.trees import BuiltTree, CandidateArrays, build_trees, build_trees_from_logits, grow_worthwhile
 from hoarfrost.native.walks import walk_along, walk_with_noise
 
 __all__ = [
+    "BuiltTree",
+    "CandidateArrays",
     "Repetition",
-    "Shares",
-    "TreeBatch",
+    "SourceShares",
+    "SuccessorTable",
     "TreeHints",
     "Verdict",
     "best_tokens",
@@ -27,10 +29,8 @@ __all__ = [
     "gumbel_noise_range",
     "gumbel_noise_rows",
     "instruction_sets",
-    "judge_sources",
     "judge_walk",
     "noise_bits",
-    "remember",
     "top_log_probs",
     "walk_along",
     "walk_with_noise",

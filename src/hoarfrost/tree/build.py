@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from hoarfrost import native
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import TreeBatch, TreeHints
-from hoarfrost.tree.candidates import Candidates
+from hoarfrost.native import BuiltTree, TreeHints
+from hoarfrost.tree.candidates import Candidates, candidates_of
 from hoarfrost.tree.draft_tree import DraftTree
-from hoarfrost.tree.marginals import Marginals, top_of
+from hoarfrost.tree.marginals import Marginals
 
 INITIAL_NUM_RANKS = 32
 
@@ -42,27 +42,8 @@ def grow_trees(
     Nodes come in the order of falling calibrated log-probability; the greedy spine never later than its uncalibrated one would have it.
     `hints` holds one for each sequence, or none.
     """
-    log_probs, token_ids, places = padded(candidates)
-    batch = native.build_trees(log_probs, token_ids, bonus_token_ids, budget, has_more=False, places=places, hints=hints)
-    return [GrownTree(tree_at(batch, index), batch.log_probs[index, : batch.num_rows[index]]) for index in range(len(candidates))]
-
-
-def padded(candidates: Sequence[Candidates]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]:
-    """The candidates of all sequences as arrays [S, L, P, K], filled up with what can never be a node."""
-    if len(candidates) == 1:
-        [one] = candidates
-        places = None if one.places is None else np.ascontiguousarray(one.places[None])
-        return np.ascontiguousarray(one.log_probs[None]), np.ascontiguousarray(one.token_ids[None]), places
-    shape = (len(candidates), *(max(extents) for extents in zip(*(one.log_probs.shape for one in candidates), strict=True)))
-    log_probs, token_ids = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
-    places = np.zeros(shape, np.int32) if any(one.places is not None for one in candidates) else None
-    for index, one in enumerate(candidates):
-        horizon, num_predecessors, num_ranks = one.log_probs.shape
-        at = np.s_[index, :horizon, :num_predecessors, :num_ranks]
-        log_probs[at], token_ids[at] = one.log_probs, one.token_ids
-        if places is not None and one.places is not None:
-            places[at] = one.places
-    return log_probs, token_ids, places
+    trees, _ = native.build_trees([one.arrays for one in candidates], bonus_token_ids, budget, has_more=False, hints=hints)
+    return [GrownTree(draft_tree(one), one.log_probs) for one in trees]
 
 
 def build_trees(
@@ -87,8 +68,7 @@ def build_trees(
         return [DraftTree.single(token_id) for token_id in bonus_token_ids]
     logits = [one.logits for one in marginals]
     if all(native.can_read(one) for one in logits) and len({one.dtype for one in logits}) <= 1:
-        batch = native.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)
-        return [tree_at(batch, index) for index in range(len(logits))]
+        return [draft_tree(one) for one in native.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)]
     return _build_by_widening(marginals, bonus_token_ids, budget, max_width)
 
 
@@ -101,22 +81,14 @@ def _build_by_widening(
     trees: dict[int, DraftTree] = {}
     pending = list(range(len(marginals)))
     while pending:
-        log_probs, token_ids = top_of([marginals[index] for index in pending], num_ranks)
+        best = candidates_of([marginals[index] for index in pending], num_ranks)
         roots = [bonus_token_ids[index] for index in pending]
-        batch = native.build_trees(log_probs, token_ids, roots, budget, has_more=num_ranks < num_candidates)
-        trees.update((index, tree_at(batch, place)) for place, index in enumerate(pending) if not batch.needs_more[place])
+        built, needs_more = native.build_trees([one.arrays for one in best], roots, budget, has_more=num_ranks < num_candidates)
+        trees.update((index, draft_tree(one)) for index, one, more in zip(pending, built, needs_more, strict=True) if not more)
         pending = [index for index in pending if index not in trees]
         num_ranks = min(2 * num_ranks, num_candidates, budget)
     return [trees[index] for index in range(len(marginals))]
 
 
-def tree_at(batch: TreeBatch, index: int) -> DraftTree:
-    """Tree `index` of the batch: views, no copies."""
-    num_rows = batch.num_rows[index]
-    num_words = (num_rows + 63) // 64
-    return DraftTree(
-        batch.token_ids[index, :num_rows],
-        batch.parents[index, :num_rows],
-        batch.depths[index, :num_rows],
-        batch.ancestors[index, :num_rows, :num_words],
-    )
+def draft_tree(built: BuiltTree) -> DraftTree:
+    return DraftTree(built.token_ids, built.parents, built.depths, built.ancestors)

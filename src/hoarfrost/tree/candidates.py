@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hoarfrost.native import CandidateArrays
 from hoarfrost.native.drafter import order_transitions
 from hoarfrost.tree.marginals import Marginals, top_of
 from hoarfrost.tree.transitions import Conditionals, Transitions
@@ -35,6 +36,11 @@ class Candidates:
     @property
     def horizon(self) -> int:
         return len(self.log_probs)
+
+    @property
+    def arrays(self) -> CandidateArrays:
+        """As the kernels take them."""
+        return self.log_probs, self.token_ids, self.places
 
     @classmethod
     def none(cls) -> Candidates:
