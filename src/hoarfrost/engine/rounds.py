@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
 from hoarfrost.engine.guessing import Guess, Guesser
-from hoarfrost.engine.sequence import Piece, Sequence
+from hoarfrost.engine.sequence import PendingFeatures, Piece, Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.engine.walking import walk_of
 from hoarfrost.sampling import BestTokens, best_rows, likeliest_rows
@@ -86,8 +86,7 @@ class DecodingLoop:
         likeliest = best.token_ids[:, 0] if best is not None else None
         walks, start = [], 0
         for sequence, tree in zip(sequences, trees, strict=True):
-            rows = slice(start, start + tree.num_rows)
-            walks.append(walk_of(sequence, tree, logits[rows], likeliest[rows] if likeliest is not None else None))
+            walks.append(walk_of(sequence, tree, logits, start, likeliest))
             sequence.statistics.record_walk(len(walks[-1].token_ids))
             start += tree.num_rows
         return walks
@@ -99,12 +98,5 @@ class DecodingLoop:
         for sequence, tree, walked in zip(sequences, trees, walks, strict=True):
             sequence.store.commit(walked.rows)
             if features is not None and sequence.draft_state is not None:
-                sequence.pending_features.append(rows_of(features, start, walked.rows))
+                sequence.pending_features.append(PendingFeatures(features, start, walked.rows))
             start += tree.num_rows
-
-
-def rows_of(features: Tensor, start: int, rows: list[int]) -> Tensor:
-    """The rows `start + row` of `features`; no copy is made where they lie side by side."""
-    if rows[-1] != len(rows) - 1:
-        return features[[start + row for row in rows]]
-    return features if len(rows) == len(features) else features[start : start + len(rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +40,20 @@ class Completion:
     statistics: Statistics
 
 
+class PendingFeatures(NamedTuple):
+    """Hidden states for a drafter that may be asked much later: those of `start + row` in `features`, for each of the committed `rows`."""
+
+    features: Tensor
+    start: int
+    rows: list[int]
+
+    def chosen(self) -> Tensor:
+        """No copy where the rows lie side by side."""
+        if self.rows[-1] != len(self.rows) - 1:
+            return self.features[[self.start + row for row in self.rows]]
+        return self.features[self.start : self.start + len(self.rows)]
+
+
 @dataclass(eq=False)
 class Sequence:
     """The state of one prompt: committed rows are in `store`, the last of `token_ids` is the bonus token, whose row is not stored yet."""
@@ -53,16 +68,16 @@ class Sequence:
     statistics: Statistics
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
-    pending_features: list[Tensor] = field(default_factory=list)
-    """The target's hidden states of committed rows that the drafter has not taken in yet, in order."""
+    pending_features: list[PendingFeatures] = field(default_factory=list)
+    """The target's hidden states that the drafter has not taken in yet, in order."""
     repetition: Repetition = field(default_factory=Repetition)
     """Where the text repeats itself, as far as somebody asked."""
 
     def take_features(self) -> Tensor:
         """The pending features as one, which are then no longer pending."""
-        features = self.pending_features[0] if len(self.pending_features) == 1 else torch.cat(self.pending_features)
+        parts = [pending.chosen() for pending in self.pending_features]
         self.pending_features = []
-        return features
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def tokens_from(self, start: int) -> list[int]:
         """The tokens of prompt and answer from the place `start` on."""

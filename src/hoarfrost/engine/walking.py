@@ -15,21 +15,23 @@ from hoarfrost.sampling import not_finite
 from hoarfrost.tree import DraftTree, Walk, walk
 
 
-def walk_of(sequence: Sequence, tree: DraftTree, logits: Tensor, likeliest: NDArray[np.int64] | None) -> Walk:
+def walk_of(sequence: Sequence, tree: DraftTree, logits: Tensor, start: int, likeliest: NDArray[np.int64] | None) -> Walk:
     """Walks one tree.
 
     Args:
-        logits: [n, V] of the tree's rows.
-        likeliest: int64 [n], the likeliest token behind every row, if somebody asked for it.
+        logits: [N, V] of a packed row, in which the tree's rows begin at `start`.
+        likeliest: int64 [N], the likeliest token behind every row, if somebody asked for it.
     """
     chooser, num_generated, position = sequence.chooser, len(sequence.token_ids), sequence.store.length + 1
+    rows = slice(start, start + tree.num_rows)
     if likeliest is not None and chooser.is_greedy(num_generated):
-        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest))
-    if chooser.takes_all(num_generated) and native.can_read(logits):
+        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest[rows]))
+    own = logits[rows]
+    if chooser.takes_all(num_generated) and native.can_read(own):
         params = chooser.params
-        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, logits, params.temperature, params.seed, position))
+        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, own, params.temperature, params.seed, position))
         if walked.token_ids[-1] < 0:
             raise not_finite()
         return walked
     depths = tree.depths
-    return walk(tree, lambda row: chooser.choose(logits[row], position + int(depths[row]), num_generated + int(depths[row])))
+    return walk(tree, lambda row: chooser.choose(own[row], position + int(depths[row]), num_generated + int(depths[row])))
