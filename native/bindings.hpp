@@ -6,6 +6,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -80,15 +82,17 @@ struct Buffer {
     std::unique_ptr<Scalar[]> data;
 };
 
-template <class Stored>
-using LogitArray = nb::ndarray<const Stored, nb::ndim<2>, nb::device::cpu>;
+// Logits that a face has checked: where they are, how many rows, how far apart these begin, how many entries each has, and whether they
+// are bfloat16 rather than float32.
+using LogitSource = std::tuple<Address, size_t, size_t, size_t, bool>;
 
-template <class Logit, class Stored>
-LogitRows<Logit> rows_of(const LogitArray<Stored>& logits) {
-    if (logits.shape(1) == 0) throw std::invalid_argument("The logits have no columns.");
-    if (logits.size() > 0 && logits.shape(1) > 1 && logits.stride(1) != 1)
-        throw std::invalid_argument("The entries of a row of logits must lie side by side.");
-    return {reinterpret_cast<const Logit*>(logits.data()), logits.shape(0), static_cast<size_t>(logits.stride(0)), logits.shape(1)};
+// Calls `use(rows)` with the logits as what they are.
+template <class Use>
+auto with_rows(const LogitSource& source, const Use& use) {
+    const auto& [address, num_rows, row_stride, vocab_size, is_bfloat16] = source;
+    require(vocab_size > 0, "The logits have no columns.");
+    return is_bfloat16 ? use(LogitRows<BFloat16>{at<const BFloat16>(address), num_rows, row_stride, vocab_size})
+                       : use(LogitRows<float>{at<const float>(address), num_rows, row_stride, vocab_size});
 }
 
 }  // namespace hoarfrost

@@ -55,45 +55,45 @@ void check_k(size_t k, size_t vocab_size) {
         throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(vocab_size) + ".");
 }
 
-template <class Logit, class Stored>
-nb::tuple top_face(const LogitArray<Stored>& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
-    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    check_k(k, rows.vocab_size);
+nb::tuple top_face(const LogitSource& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
     const InstructionSet variant = chosen(instruction_set);
-    Buffer<float> log_probs({rows.num_rows, k});
-    Buffer<int64_t> token_ids({rows.num_rows, k});
-    {
-        nb::gil_scoped_release unlocked;
-        top_log_probs(rows, k, variant, num_threads, log_probs.data.get(), token_ids.data.get());
-    }
-    return nb::make_tuple(log_probs.to_numpy(), token_ids.to_numpy());
+    return with_rows(logits, [&](const auto& rows) {
+        check_k(k, rows.vocab_size);
+        Buffer<float> log_probs({rows.num_rows, k});
+        Buffer<int64_t> token_ids({rows.num_rows, k});
+        {
+            nb::gil_scoped_release unlocked;
+            top_log_probs(rows, k, variant, num_threads, log_probs.data.get(), token_ids.data.get());
+        }
+        return nb::make_tuple(log_probs.to_numpy(), token_ids.to_numpy());
+    });
 }
 
-template <class Logit, class Stored>
-Output<int64_t> best_tokens_face(const LogitArray<Stored>& logits, size_t num_threads, const OptionalName& instruction_set) {
-    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
+Output<int64_t> best_tokens_face(const LogitSource& logits, size_t num_threads, const OptionalName& instruction_set) {
     const InstructionSet variant = chosen(instruction_set);
-    Buffer<int64_t> token_ids({rows.num_rows});
-    {
-        nb::gil_scoped_release unlocked;
-        best_tokens(rows, variant, num_threads, token_ids.data.get());
-    }
-    return token_ids.to_numpy();
+    return with_rows(logits, [&](const auto& rows) {
+        Buffer<int64_t> token_ids({rows.num_rows});
+        {
+            nb::gil_scoped_release unlocked;
+            best_tokens(rows, variant, num_threads, token_ids.data.get());
+        }
+        return token_ids.to_numpy();
+    });
 }
 
-template <class Logit, class Stored>
-nb::tuple best_with_noise_face(const LogitArray<Stored>& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
+nb::tuple best_with_noise_face(const LogitSource& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
                                size_t num_threads, const OptionalName& instruction_set) {
-    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    check_k(k, rows.vocab_size);
     const InstructionSet variant = chosen(instruction_set);
-    Buffer<float> scores({rows.num_rows, k});
-    Buffer<int64_t> token_ids({rows.num_rows, k});
-    {
-        nb::gil_scoped_release unlocked;
-        best_with_noise(rows, temperature, {seed, first_position}, k, variant, num_threads, scores.data.get(), token_ids.data.get());
-    }
-    return nb::make_tuple(scores.to_numpy(), token_ids.to_numpy());
+    return with_rows(logits, [&](const auto& rows) {
+        check_k(k, rows.vocab_size);
+        Buffer<float> scores({rows.num_rows, k});
+        Buffer<int64_t> token_ids({rows.num_rows, k});
+        {
+            nb::gil_scoped_release unlocked;
+            best_with_noise(rows, temperature, {seed, first_position}, k, variant, num_threads, scores.data.get(), token_ids.data.get());
+        }
+        return nb::make_tuple(scores.to_numpy(), token_ids.to_numpy());
+    });
 }
 
 }  // namespace
@@ -118,15 +118,10 @@ NB_MODULE(_native, module) {
         "seed"_a, "position"_a, "vocab_size"_a, "instruction_set"_a = nb::none());
     module.def("gumbel_noise_rows", &gumbel_rows_face, "seed"_a, "first_position"_a, "token_ids"_a.noconvert(),
                "instruction_set"_a = nb::none());
-    module.def("best_with_noise", &best_with_noise_face<float, float>, "logits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a,
-               "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("best_with_noise_bfloat16", &best_with_noise_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "temperature"_a, "seed"_a,
-               "first_position"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("top_log_probs", &top_face<float, float>, "logits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("top_log_probs_bfloat16", &top_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("best_tokens", &best_tokens_face<float, float>, "logits"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("best_tokens_bfloat16", &best_tokens_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "num_threads"_a,
+    module.def("best_with_noise", &best_with_noise_face, "logits"_a, "temperature"_a, "seed"_a, "first_position"_a, "k"_a, "num_threads"_a,
                "instruction_set"_a = nb::none());
+    module.def("top_log_probs", &top_face, "logits"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("best_tokens", &best_tokens_face, "logits"_a, "num_threads"_a, "instruction_set"_a = nb::none());
     bind_trees(module);
     bind_walks(module);
     bind_learning(module);

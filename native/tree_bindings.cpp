@@ -1,7 +1,5 @@
 #include "tree_bindings.hpp"
 
-#include <nanobind/stl/tuple.h>
-
 #include <cmath>
 #include <tuple>
 
@@ -174,29 +172,24 @@ nb::tuple grow_worthwhile_face(const std::vector<CandidateArrays>& candidates, c
     return nb::make_tuple(forest.to_python(worth.num_rows), worth.expected, worth.milliseconds);
 }
 
-template <class Logit, class Stored>
-nb::list build_from_logits_face(const std::vector<LogitArray<Stored>>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
+nb::list build_from_logits_face(const std::vector<LogitSource>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
                                 size_t max_width, const OptionalName& instruction_set) {
     require(bonus_token_ids.size() == logits.size(), "There must be one bonus token per tree.");
     const InstructionSet variant = chosen(instruction_set);
-    std::vector<TreeArrays> trees;
-    std::vector<LogitRows<Logit>> rows;
-    for (const auto& one : logits) {
-        rows.push_back(rows_of<Logit, Stored>(one));
-        trees.emplace_back(max_tree_rows(budget, rows.back().num_rows, std::min(max_width, rows.back().vocab_size)));
-    }
-    std::vector<size_t> num_rows;
-    {
-        nb::gil_scoped_release unlocked;
-        for (size_t i = 0; i < rows.size(); ++i) {
-            LogitCandidates<Logit> candidates(rows[i], max_width, variant);
-            TreeGrower grower(candidates, {}, {}, bonus_token_ids[i], trees[i].rows());
-            grower.grow();
-            num_rows.push_back(grower.num_rows());
-        }
-    }
     nb::list grown;
-    for (size_t i = 0; i < trees.size(); ++i) grown.append(trees[i].to_python(num_rows[i]));
+    for (size_t i = 0; i < logits.size(); ++i)
+        with_rows(logits[i], [&]<class Logit>(const LogitRows<Logit>& rows) {
+            TreeArrays arrays(max_tree_rows(budget, rows.num_rows, std::min(max_width, rows.vocab_size)));
+            size_t num_rows;
+            {
+                nb::gil_scoped_release unlocked;
+                LogitCandidates<Logit> candidates(rows, max_width, variant);
+                TreeGrower grower(candidates, {}, {}, bonus_token_ids[i], arrays.rows());
+                grower.grow();
+                num_rows = grower.num_rows();
+            }
+            grown.append(arrays.to_python(num_rows));
+        });
     return grown;
 }
 
@@ -213,10 +206,8 @@ void bind_trees(nb::module_& module) {
            "noise"_a = nb::none(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>());
     module.def("build_trees", &build_trees_face, "candidates"_a, "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a);
     module.def("grow_worthwhile", &grow_worthwhile_face, "candidates"_a, "bonus_token_ids"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "hints"_a);
-    module.def("build_trees_from_logits", &build_from_logits_face<float, float>, "logits"_a.noconvert(), "bonus_token_ids"_a, "budget"_a,
-               "max_width"_a, "instruction_set"_a = nb::none());
-    module.def("build_trees_from_bfloat16", &build_from_logits_face<BFloat16, uint16_t>, "bits"_a.noconvert(), "bonus_token_ids"_a,
-               "budget"_a, "max_width"_a, "instruction_set"_a = nb::none());
+    module.def("build_trees_from_logits", &build_from_logits_face, "logits"_a, "bonus_token_ids"_a, "budget"_a, "max_width"_a,
+               "instruction_set"_a = nb::none());
 }
 
 }  // namespace hoarfrost

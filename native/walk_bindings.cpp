@@ -1,5 +1,7 @@
 #include "walk_bindings.hpp"
 
+#include <algorithm>
+
 #include "bindings.hpp"
 #include "noise.hpp"
 
@@ -39,20 +41,20 @@ Walked walk_along_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>
     return walk(parents, token_ids, [&](size_t row, size_t) { return choices.data()[static_cast<int64_t>(row) * choices.stride(0)]; });
 }
 
-template <class Logit, class Stored>
-Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const LogitArray<Stored>& logits,
+Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const LogitSource& logits, size_t first_row,
                             float temperature, uint64_t seed, uint64_t first_position, size_t num_threads,
                             const OptionalName& instruction_set) {
-    const LogitRows<Logit> rows = rows_of<Logit, Stored>(logits);
-    check(parents, token_ids, rows.num_rows);
     const InstructionSet variant = chosen(instruction_set);
-    nb::gil_scoped_release unlocked;
-    return walk(parents, token_ids, [&](size_t row, size_t depth) {
-        float score;
-        int64_t token_id;
-        const LogitRows<Logit> one{rows.data + row * rows.row_stride, 1, rows.row_stride, rows.vocab_size};
-        best_with_noise(one, temperature, {seed, first_position + depth}, 1, variant, num_threads, &score, &token_id);
-        return token_id;
+    return with_rows(logits, [&]<class Logit>(const LogitRows<Logit>& rows) {
+        check(parents, token_ids, first_row < rows.num_rows ? std::min(parents.size(), rows.num_rows - first_row) : 0);
+        nb::gil_scoped_release unlocked;
+        return walk(parents, token_ids, [&](size_t row, size_t depth) {
+            float score;
+            int64_t token_id;
+            const LogitRows<Logit> one{rows.data + (first_row + row) * rows.row_stride, 1, rows.row_stride, rows.vocab_size};
+            best_with_noise(one, temperature, {seed, first_position + depth}, 1, variant, num_threads, &score, &token_id);
+            return token_id;
+        });
     });
 }
 
@@ -60,10 +62,8 @@ Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_
 
 void bind_walks(nb::module_& module) {
     module.def("walk_along", &walk_along_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "choices"_a.noconvert());
-    module.def("walk_with_noise", &walk_with_noise_face<float, float>, "parents"_a.noconvert(), "token_ids"_a.noconvert(),
-               "logits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("walk_with_noise_bfloat16", &walk_with_noise_face<BFloat16, uint16_t>, "parents"_a.noconvert(), "token_ids"_a.noconvert(),
-               "bits"_a.noconvert(), "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+    module.def("walk_with_noise", &walk_with_noise_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "logits"_a, "first_row"_a,
+               "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
 }
 
 }  // namespace hoarfrost

@@ -10,6 +10,7 @@ _Matrix = TypeVar("_Matrix")
 _Layer = TypeVar("_Layer")
 _Bits = TypeVar("_Bits", bound=np.generic)
 
+_Logits = tuple[int, int, int, int, bool]
 _Candidates = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32] | None]
 _Tree = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64], NDArray[np.float32]]
 
@@ -41,25 +42,9 @@ def judge_walk(
     information: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]: ...
 def best_with_noise(
-    logits: NDArray[np.float32],
-    temperature: float,
-    seed: int,
-    first_position: int,
-    k: int,
-    num_threads: int,
-    instruction_set: str | None = None,
+    logits: _Logits, temperature: float, seed: int, first_position: int, k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
-def best_with_noise_bfloat16(
-    bits: NDArray[np.uint16],
-    temperature: float,
-    seed: int,
-    first_position: int,
-    k: int,
-    num_threads: int,
-    instruction_set: str | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
-def best_tokens(logits: NDArray[np.float32], num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
-def best_tokens_bfloat16(bits: NDArray[np.uint16], num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
+def best_tokens(logits: _Logits, num_threads: int, instruction_set: str | None = None) -> NDArray[np.int64]: ...
 
 class Repetition:
     MAX_PATH: int
@@ -94,10 +79,7 @@ class SourceShares:
     def paths(self) -> NDArray[np.float32]: ...
 
 def top_log_probs(
-    logits: NDArray[np.float32], k: int, num_threads: int, instruction_set: str | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
-def top_log_probs_bfloat16(
-    bits: NDArray[np.uint16], k: int, num_threads: int, instruction_set: str | None = None
+    logits: _Logits, k: int, num_threads: int, instruction_set: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def build_trees(
     candidates: list[_Candidates], bonus_token_ids: list[int], budget: int, has_more: bool, hints: list[TreeHints]
@@ -106,26 +88,14 @@ def grow_worthwhile(
     candidates: list[_Candidates], bonus_token_ids: list[int], row_ms: NDArray[np.float64], fixed_ms: float, hints: list[TreeHints]
 ) -> tuple[list[_Tree], float, float]: ...
 def build_trees_from_logits(
-    logits: list[NDArray[np.float32]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
-) -> list[_Tree]: ...
-def build_trees_from_bfloat16(
-    bits: list[NDArray[np.uint16]], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
+    logits: list[_Logits], bonus_token_ids: list[int], budget: int, max_width: int, instruction_set: str | None = None
 ) -> list[_Tree]: ...
 def walk_along(parents: NDArray[np.int32], token_ids: NDArray[np.int64], choices: NDArray[np.int64]) -> tuple[list[int], list[int]]: ...
 def walk_with_noise(
     parents: NDArray[np.int32],
     token_ids: NDArray[np.int64],
-    logits: NDArray[np.float32],
-    temperature: float,
-    seed: int,
-    first_position: int,
-    num_threads: int,
-    instruction_set: str | None = None,
-) -> tuple[list[int], list[int]]: ...
-def walk_with_noise_bfloat16(
-    parents: NDArray[np.int32],
-    token_ids: NDArray[np.int64],
-    bits: NDArray[np.uint16],
+    logits: _Logits,
+    first_row: int,
     temperature: float,
     seed: int,
     first_position: int,

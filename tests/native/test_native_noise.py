@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hoarfrost import _native, native
 from hoarfrost.errors import InvalidInput
+from hoarfrost.native.top_k import source_of
 
 ALL_BITS = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -113,10 +114,8 @@ def test_the_best_with_noise_are_those_of_all_noise(
     noise = native.gumbel_noise_rows(9, 70, np.tile(np.arange(vocab_size), (4, 1)))
     scores = (values - values.max(axis=1, keepdims=True)) / np.float32(temperature) + noise
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    face = _native.best_with_noise_bfloat16 if dtype == torch.bfloat16 else _native.best_with_noise
-    given = logits.view(torch.uint16).numpy() if dtype == torch.bfloat16 else values
     for num_threads in (1, 2, 16):  # rows in parts where there are more threads than rows
-        found_scores, found = face(given, temperature, 9, 70, k, num_threads, instruction_set)
+        found_scores, found = _native.best_with_noise(source_of(logits), temperature, 9, 70, k, num_threads, instruction_set)
         np.testing.assert_array_equal(found, order)
         np.testing.assert_array_equal(found_scores, np.take_along_axis(scores, order, 1))
 

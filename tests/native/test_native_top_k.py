@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hoarfrost import _native, native
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.linear import to_bits
+from hoarfrost.native.top_k import source_of
 
 # Sizes around the lanes (16) and tiles (512) of the kernel.
 VOCAB_SIZES = (1, 2, 15, 16, 17, 511, 512, 513, 1500, 9000)
@@ -22,9 +22,7 @@ def top_by_sorting(logits: Tensor, k: int) -> tuple[NDArray[np.float64], NDArray
 
 
 def top_with(logits: Tensor, k: int, instruction_set: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    if logits.dtype == torch.bfloat16:
-        return _native.top_log_probs_bfloat16(logits.view(torch.uint16).numpy(), k, 2, instruction_set)
-    return _native.top_log_probs(logits.numpy(), k, 2, instruction_set)
+    return _native.top_log_probs(source_of(logits), k, 2, instruction_set)
 
 
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())
@@ -122,11 +120,12 @@ def test_k_out_of_range_is_refused(k: int) -> None:
 def test_the_best_token_is_the_first_of_the_largest_logits(dtype: torch.dtype, vocab_size: int) -> None:
     logits = torch.randn(7, vocab_size, generator=torch.Generator().manual_seed(vocab_size)).mul(3).round().to(dtype)
     logits[3, : vocab_size // 2] = -torch.inf
-    face = _native.best_tokens_bfloat16 if dtype == torch.bfloat16 else _native.best_tokens
-    rows = to_bits(logits).numpy()
     for instruction_set in _native.instruction_sets():
         for num_threads in (1, 3):
-            assert face(rows, num_threads, instruction_set).tolist() == native.top_log_probs(logits, 1)[1][:, 0].tolist()
+            assert (
+                _native.best_tokens(source_of(logits), num_threads, instruction_set).tolist()
+                == native.top_log_probs(logits, 1)[1][:, 0].tolist()
+            )
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

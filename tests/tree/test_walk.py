@@ -57,15 +57,15 @@ def test_with_noise_equals_the_twin(tree: DraftTree, seed: int, dtype: torch.dty
     logits = torch.randn(tree.num_rows, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
     chooser = Chooser(SamplingParams(temperature=0.8, seed=seed))
     expected = walk(tree, lambda row: chooser.choose(logits[row], 40 + int(tree.depths[row]), 0))
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0.8, seed, 40) == (expected.rows, expected.token_ids)
+    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 0.8, seed, 40) == (expected.rows, expected.token_ids)
 
 
 def test_only_accepted_rows_are_read_and_a_broken_one_ends_the_walk() -> None:
     tree = DraftTree.from_parents([0, 1, 2], [-1, 0, 0])
     logits = torch.tensor([[-90.0, 90.0, -90.0], [torch.nan] * 3, [torch.nan] * 3])
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 1.0, 1, 1) == ([0, 1], [1, -1])
+    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, -1])
     logits[1] = torch.tensor([90.0, -90.0, -90.0])
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 1.0, 1, 1) == ([0, 1], [1, 0])
+    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, 0])
 
 
 def test_a_tree_and_its_choices_are_as_long_as_each_other() -> None:

@@ -23,15 +23,13 @@ def walk_of(sequence: Sequence, tree: DraftTree, logits: Tensor, start: int, lik
         likeliest: int64 [N], the likeliest token behind every row, if somebody asked for it.
     """
     chooser, num_generated, position = sequence.chooser, len(sequence.token_ids), sequence.store.length + 1
-    rows = slice(start, start + tree.num_rows)
     if likeliest is not None and chooser.is_greedy(num_generated):
-        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest[rows]))
-    own = logits[rows]
-    if chooser.takes_all(num_generated) and native.can_read(own):
+        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest[start : start + tree.num_rows]))
+    if chooser.takes_all(num_generated) and native.can_read(logits):
         params = chooser.params
-        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, own, params.temperature, params.seed, position))
+        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, logits, start, params.temperature, params.seed, position))
         if walked.token_ids[-1] < 0:
             raise not_finite()
         return walked
-    depths = tree.depths
-    return walk(tree, lambda row: chooser.choose(own[row], position + int(depths[row]), num_generated + int(depths[row])))
+    depths = tree.depths.tolist()
+    return walk(tree, lambda row: chooser.choose(logits[start + row], position + depths[row], num_generated + depths[row]))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.top_k import check_rows
+from hoarfrost.native.top_k import source_with
 
 _ALL_BITS = 2**64 - 1
 
@@ -63,11 +63,8 @@ def best_with_noise(
         Scores float32 and token ids int64 [n, k], best first, the lower id first among equals; -inf where the logit is. Token ids are -1
         throughout where a row holds NaN or +inf, or nothing but -inf.
     """
-    check_rows(logits, k)
-    parameters = temperature, seed & _ALL_BITS, first_position & _ALL_BITS, k, torch.get_num_threads()
-    if logits.dtype == torch.bfloat16:
-        return _native.best_with_noise_bfloat16(logits.detach().view(torch.uint16).numpy(), *parameters)
-    return _native.best_with_noise(logits.detach().numpy(), *parameters)
+    source = source_with(logits, k)
+    return _native.best_with_noise(source, temperature, seed & _ALL_BITS, first_position & _ALL_BITS, k, torch.get_num_threads())
 
 
 def _checked(token_ids: NDArray[np.int64]) -> NDArray[np.int64]:

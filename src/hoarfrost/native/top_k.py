@@ -10,10 +10,27 @@ from torch import Tensor
 from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
 
+_READABLE = frozenset({torch.float32, torch.bfloat16})
+
+LogitSource = tuple[int, int, int, int, bool]
+"""Logits as the kernels take them: the address, the number of rows, the entries from row to row, those of a row, and whether they are
+bfloat16. An array would be made and thrown away in every call, which costs as much as reading a row."""
+
 
 def can_read(logits: Tensor) -> bool:
-    """Whether `top_log_probs` takes these logits: float32 or bfloat16, on the CPU, the entries of a row side by side."""
-    return logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16) and logits.ndim == 2 and logits.stride(1) == 1
+    """Whether the kernels take these logits: float32 or bfloat16, on the CPU, the entries of a row side by side."""
+    return logits.is_cpu and logits.dtype in _READABLE and logits.ndim == 2 and logits.stride(1) == 1
+
+
+def source_of(logits: Tensor) -> LogitSource:
+    """Where the kernels find `logits` [n, V], which must outlive the call. Raises `InvalidInput` where they cannot read them."""
+    if not can_read(logits):
+        raise InvalidInput(
+            f"The logits are {logits.dtype} {tuple(logits.shape)} with strides {logits.stride()} on {logits.device}; "
+            "the kernel takes float32 or bfloat16 [n, V] on the CPU, with the entries of a row side by side."
+        )
+    num_rows, vocab_size = logits.shape
+    return logits.data_ptr(), num_rows, logits.stride(0), vocab_size, logits.dtype is torch.bfloat16
 
 
 def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -28,32 +45,18 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[
     Returns:
         log_probs float32 [n, k], token_ids int64 [n, k].
     """
-    check_rows(logits, k)
-    if logits.dtype == torch.bfloat16:
-        return _native.top_log_probs_bfloat16(logits.detach().view(torch.uint16).numpy(), k, torch.get_num_threads())
-    return _native.top_log_probs(logits.detach().numpy(), k, torch.get_num_threads())
+    return _native.top_log_probs(source_with(logits, k), k, torch.get_num_threads())
 
 
 def best_tokens(logits: Tensor) -> NDArray[np.int64]:
     """The likeliest token of each row of logits [n, V], the lowest id among equals: int64 [n]; -1 where a row holds NaN or +inf, or nothing
     but -inf."""
-    check_readable(logits)
-    if logits.dtype == torch.bfloat16:
-        return _native.best_tokens_bfloat16(logits.detach().view(torch.uint16).numpy(), torch.get_num_threads())
-    return _native.best_tokens(logits.detach().numpy(), torch.get_num_threads())
+    return _native.best_tokens(source_of(logits), torch.get_num_threads())
 
 
-def check_readable(logits: Tensor) -> None:
-    """Raises `InvalidInput` where a kernel cannot read the rows."""
-    if not can_read(logits):
-        raise InvalidInput(
-            f"The logits are {logits.dtype} {tuple(logits.shape)} with strides {logits.stride()} on {logits.device}; "
-            "the kernel takes float32 or bfloat16 [n, V] on the CPU, with the entries of a row side by side."
-        )
-
-
-def check_rows(logits: Tensor, k: int) -> None:
-    """Raises `InvalidInput` where a kernel cannot read the `k` best of each row."""
-    check_readable(logits)
+def source_with(logits: Tensor, k: int) -> LogitSource:
+    """`source_of` logits whose rows have `k` entries or more."""
+    source = source_of(logits)
     if not 1 <= k <= logits.shape[1]:
         raise InvalidInput(f"k is {k}; it must lie in 1..{logits.shape[1]}, the size of the vocabulary.")
+    return source

@@ -19,14 +19,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
 from hoarfrost._native import TreeHints
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.top_k import can_read
+from hoarfrost.native.top_k import source_of
 
 _NO_LIMIT = 2**62
 
@@ -95,26 +94,18 @@ def build_trees_from_logits(
     at most `max_width`. The result is that of `build_trees` with all candidates given; every tree is finished.
 
     Args:
-        logits: S tensors [L, V] as `can_read` wants them, of one dtype.
+        logits: S tensors [L, V] as `can_read` wants them.
         bonus_token_ids: S roots.
 
     Raises:
         InvalidInput: also where a row that was read holds NaN or +inf.
     """
     _check_roots(bonus_token_ids, len(logits), budget)
-    dtypes = {one.dtype for one in logits}
-    if len(dtypes) > 1 or not all(can_read(one) for one in logits):
-        raise InvalidInput("The kernel takes logits of one dtype, float32 or bfloat16, on the CPU, with the entries of a row side by side.")
-    width = _NO_LIMIT if max_width is None else max_width
+    sources, width = [source_of(one) for one in logits], _NO_LIMIT if max_width is None else max_width
     try:
-        if torch.bfloat16 in dtypes:
-            bits = [one.detach().view(torch.uint16).numpy() for one in logits]
-            trees = _native.build_trees_from_bfloat16(bits, list(bonus_token_ids), budget, width)
-        else:
-            trees = _native.build_trees_from_logits([one.detach().numpy() for one in logits], list(bonus_token_ids), budget, width)
+        return [BuiltTree(*tree) for tree in _native.build_trees_from_logits(sources, list(bonus_token_ids), budget, width)]
     except ValueError as error:
         raise InvalidInput(f"{error} Check the drafter's weights, or load it in a wider dtype.") from error
-    return [BuiltTree(*tree) for tree in trees]
 
 
 def _check_roots(bonus_token_ids: Sequence[int], num_trees: int, budget: int = 0) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
-from hoarfrost.native.top_k import check_readable
+from hoarfrost.native.top_k import source_of
 
 _ALL_BITS = 2**64 - 1
 
@@ -23,7 +23,13 @@ def walk_along(parents: NDArray[np.int32], token_ids: NDArray[np.int64], choices
 
 
 def walk_with_noise(
-    parents: NDArray[np.int32], token_ids: NDArray[np.int64], logits: Tensor, temperature: float, seed: int, first_position: int
+    parents: NDArray[np.int32],
+    token_ids: NDArray[np.int64],
+    logits: Tensor,
+    first_row: int,
+    temperature: float,
+    seed: int,
+    first_position: int,
 ) -> tuple[list[int], list[int]]:
     """The accepted rows of a tree, and the tokens chosen at them: the best of `best_with_noise` at each, one position further per depth.
 
@@ -31,11 +37,8 @@ def walk_with_noise(
 
     Args:
         parents, token_ids: [n] of the tree, as `tree.DraftTree` has them.
-        logits: [n, V] as `can_read` wants them.
+        logits: [N, V] as `can_read` wants them; the tree's rows are n of them, from `first_row` on.
         temperature: above 0.
     """
-    check_readable(logits)
-    parameters = temperature, seed & _ALL_BITS, first_position & _ALL_BITS, torch.get_num_threads()
-    if logits.dtype == torch.bfloat16:
-        return _native.walk_with_noise_bfloat16(parents, token_ids, logits.detach().view(torch.uint16).numpy(), *parameters)
-    return _native.walk_with_noise(parents, token_ids, logits.detach().numpy(), *parameters)
+    seed, position = seed & _ALL_BITS, first_position & _ALL_BITS
+    return _native.walk_with_noise(parents, token_ids, source_of(logits), first_row, temperature, seed, position, torch.get_num_threads())

@@ -67,7 +67,7 @@ def build_trees(
     if budget == 0:
         return [DraftTree.single(token_id) for token_id in bonus_token_ids]
     logits = [one.logits for one in marginals]
-    if all(native.can_read(one) for one in logits) and len({one.dtype for one in logits}) <= 1:
+    if all(native.can_read(one) for one in logits):
         return [draft_tree(one) for one in native.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)]
     return _build_by_widening(marginals, bonus_token_ids, budget, max_width)
 
