@@ -132,7 +132,7 @@ def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
     """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one, and the error, as of
     `best_rows`."""
     log_probs, token_ids = top_on_host([logits], k)
-    if not np.isfinite(log_probs[:, 0]).all():
+    if not math.isfinite(log_probs[:, 0].sum()):
         raise not_finite()
     if logits.dtype == torch.float64:  # which may tell apart what float32 does not
         token_ids[:, 0] = best_rows(logits)
