@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import ge
 from typing import Protocol
 
 from hoarfrost.sampling.params import SamplingParams
@@ -25,7 +24,6 @@ from hoarfrost.sampling.params import SamplingParams
 MAX_PERIOD = 32
 MIN_REPEATED_TOKENS = 12
 _NUM_COPIES = 3
-_NUM_EQUAL_NEEDED = [max(_NUM_COPIES * period, MIN_REPEATED_TOKENS) - period for period in range(1, MAX_PERIOD + 1)]
 
 
 class TextStream(Protocol):
@@ -109,14 +107,16 @@ class RepetitionDetector:
     """
 
     def __init__(self) -> None:
-        self._recent: deque[int | None] = deque([None] * MAX_PERIOD, maxlen=MAX_PERIOD)  # latest first
-        self._num_equal = [0] * MAX_PERIOD  # index n - 1: the last so many tokens equal those n before them
+        self._recent: deque[int] = deque(maxlen=MAX_PERIOD)  # latest first
+        self._num_equal: dict[int, int] = {}
+        """Per period n: the last so many tokens equal those n before them; no entry for none."""
 
     def push(self, token_id: int) -> bool:
         """Take one token: whether the output now ends in a repetition."""
-        self._num_equal = [count + 1 if past == token_id else 0 for count, past in zip(self._num_equal, self._recent, strict=True)]
+        before = self._num_equal
+        equal = self._num_equal = {n: before.get(n, 0) + 1 for n, past in enumerate(self._recent, start=1) if past == token_id}
         self._recent.appendleft(token_id)
-        return any(map(ge, self._num_equal, _NUM_EQUAL_NEEDED))
+        return any(count >= max(_NUM_COPIES * n, MIN_REPEATED_TOKENS) - n for n, count in equal.items())
 
 
 class _StopText:
