@@ -71,6 +71,11 @@ def convert_once(path: Path, convert: Callable[[Path], object]) -> Path:
 
 def serve(load: Callable[[Job], tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]]) -> None:
     """Runs a worker: `load` gives its greeting and the function that answers one request."""
+    converse(lambda: load(_parse_job()))
+
+
+def converse(load: Callable[[], tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]]) -> None:
+    """The same for a worker whose command line is its own business."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
 
@@ -78,14 +83,14 @@ def serve(load: Callable[[Job], tuple[dict[str, Any], Callable[[dict[str, Any]],
         print(json.dumps(answer), file=answers, flush=True)
 
     try:
-        greeting, decode = load(_parse_job())
+        greeting, respond = load()
     except Exception as error:
         say({"error": describe(error)})
         raise
     say(greeting)
     for line in sys.stdin:
         try:
-            say(decode(json.loads(line)))
+            say(respond(json.loads(line)))
         except Exception as error:
             say({"error": describe(error)})
 

@@ -109,10 +109,10 @@ def _measure(settings: IndexSettings, data: str, num_keys: int) -> Iterator[dict
     candidates = [_Candidate(name, new_index(name, settings.page_size), [], []) for name in settings.indexes]
     for _ in range(settings.repeats + 1):
         for one in candidates:
-            one.build_ms.append(_elapsed_ms(partial(one.index.build, keys)) / settings.heads)
-    laid_out = {one.name: _lay_out(one.index, keys) for one in candidates}
+            one.build_ms.append(elapsed_ms(partial(one.index.build, keys)) / settings.heads)
+    laid_out = {one.name: lay_out(one.index, keys) for one in candidates}
     product_ms = _time_searches(settings, keys, queries, candidates, laid_out)
-    truth = _Truth.of(settings, keys, queries)
+    truth = Truth.of(queries, keys)
     for one in candidates:
         yield {
             "index": one.name,
@@ -124,10 +124,10 @@ def _measure(settings: IndexSettings, data: str, num_keys: int) -> Iterator[dict
             "fastest_query_ms": min(one.query_ms),
             "product_ms": product_ms,
             **_quality(settings, queries, truth, one.index, laid_out[one.name]),
-            "token_oracle_mass": truth.oracle_mass,
+            "token_oracle_mass": truth.oracle_mass(settings.pages * settings.page_size),
             "bytes_per_key": one.index.num_bytes() / num_keys / settings.heads,
             "rows_per_page": float(one.index.pages().counts[one.index.pages().counts > 0].mean()),
-            "insert_ms": _elapsed_ms(partial(one.index.insert, keys[:, :INSERTED_ROWS], laid_out[one.name])) / settings.heads,
+            "insert_ms": elapsed_ms(partial(one.index.insert, keys[:, :INSERTED_ROWS], laid_out[one.name])) / settings.heads,
         }
 
 
@@ -143,42 +143,44 @@ def _time_searches(
         for one in candidates:
             cold.add_(1)  # whatever the caches hold is overwritten
             search = partial(one.index.select, group, settings.pages, scale, laid_out[one.name])
-            one.query_ms.append(_elapsed_ms(search) / settings.heads)
+            one.query_ms.append(elapsed_ms(search) / settings.heads)
         cold.add_(1)
-        product_ms.append(_elapsed_ms(partial(torch.matmul, group[:, 0], keys.transpose(1, 2))) / settings.heads)
+        product_ms.append(elapsed_ms(partial(torch.matmul, group[:, 0], keys.transpose(1, 2))) / settings.heads)
     return statistics.median(product_ms[1:])
 
 
-class _Truth(NamedTuple):
-    """What an exact search knows: softmax shares `[Hkv, Q, N]`, the best keys `[Hkv, Q, 12]`, the mass of the best single rows."""
+class Truth(NamedTuple):
+    """What an exact search knows: softmax shares `[Hkv, Q, N]`, the best keys `[Hkv, Q, 12]`."""
 
     shares: Tensor
     best: Tensor
-    oracle_mass: float
 
     @classmethod
-    def of(cls, settings: IndexSettings, keys: Tensor, queries: Tensor) -> _Truth:
-        shares = torch.softmax(torch.matmul(queries, keys.transpose(1, 2)) * settings.dim**-0.5, dim=-1)
-        num_rows = min(settings.pages * settings.page_size, keys.shape[1])
-        oracle_mass = float(shares.topk(num_rows, dim=-1).values.sum(dim=-1).mean())
-        return cls(shares, shares.topk(min(NUM_BEST, keys.shape[1]), dim=-1).indices, oracle_mass)
+    def of(cls, queries: Tensor, keys: Tensor) -> Truth:
+        """Of `queries [Hkv, Q, D]` and `keys [Hkv, N, D]`."""
+        shares = torch.softmax(torch.matmul(queries, keys.transpose(1, 2)) * keys.shape[2] ** -0.5, dim=-1)
+        return cls(shares, shares.topk(min(NUM_BEST, keys.shape[1]), dim=-1).indices)
+
+    def oracle_mass(self, num_rows: int) -> float:
+        """The mass of the best `num_rows` single rows."""
+        return float(self.shares.topk(min(num_rows, self.shares.shape[2]), dim=-1).values.sum(dim=-1).mean())
 
 
-def _quality(settings: IndexSettings, queries: Tensor, truth: _Truth, index: PageIndex, pages: KeyPages) -> dict[str, float]:
+def _quality(settings: IndexSettings, queries: Tensor, truth: Truth, index: PageIndex, pages: KeyPages) -> dict[str, float]:
     scale = settings.dim**-0.5
     recalls, masses, group_masses = [], [], []
     for first in range(0, settings.queries - GROUP + 1, GROUP):
         group = slice(first, first + GROUP)
-        together = _is_fetched(index, index.select(queries[:, None, group], settings.pages, scale, pages))
+        together = is_fetched(index, index.select(queries[:, None, group], settings.pages, scale, pages))
         group_masses.append(float((truth.shares[:, group] * together[:, None]).sum(dim=-1).mean()))
         for query in range(first, first + GROUP):
-            alone = _is_fetched(index, index.select(queries[:, None, query : query + 1], settings.pages, scale, pages))
+            alone = is_fetched(index, index.select(queries[:, None, query : query + 1], settings.pages, scale, pages))
             masses.append(float((truth.shares[:, query] * alone).sum(dim=-1).mean()))
             recalls.append(float(alone.gather(1, truth.best[:, query]).float().mean()))
     return {"recall": statistics.fmean(recalls), "mass": statistics.fmean(masses), "group_mass": statistics.fmean(group_masses)}
 
 
-def _is_fetched(index: PageIndex, pages: NDArray[np.int32]) -> Tensor:
+def is_fetched(index: PageIndex, pages: NDArray[np.int32]) -> Tensor:
     """Which rows the pages `[Hkv, 1, P]` hold: bool `[Hkv, N]`."""
     fetched = torch.zeros((len(pages), index.num_rows), dtype=torch.bool)
     for head, rows in enumerate(index.pages().rows):
@@ -187,14 +189,14 @@ def _is_fetched(index: PageIndex, pages: NDArray[np.int32]) -> Tensor:
     return fetched
 
 
-def _lay_out(index: PageIndex, keys: Tensor) -> KeyPages:
+def lay_out(index: PageIndex, keys: Tensor) -> KeyPages:
     """The keys by page, as a store holds them."""
     rows = torch.from_numpy(index.pages().rows.astype(np.int64)).clamp_min(0)
     pool = torch.cat([keys[head][rows[head]] for head in range(len(rows))])
     return KeyPages(pool, torch.arange(len(pool)).view(rows.shape[:2]))
 
 
-def _elapsed_ms(call: Callable[[], object]) -> float:
+def elapsed_ms(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
