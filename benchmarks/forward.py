@@ -4,8 +4,9 @@
     python benchmarks/forward.py --shape 200m --pasts 500        # a random Qwen3 of 200 M parameters
 
 Both sides run the same weights over a `DenseStore` with our attention function; the stock side keeps transformers' layers, with one fused
-operation per norm and `torch.nn.Linear` (--stock-linears packed: our products instead, which leaves the layers' own cost). The two
-alternate; medians and ratios are over the pairs. --clock thread counts the processor time of the calling thread, which neighbours on the
+operation per norm and `torch.nn.Linear` (--stock-linears packed: our products instead, which leaves the layers' own cost; --stock-layers
+compiled: each layer through `torch.compile`, once per number of rows, the attention left out of it). The two alternate; medians and
+ratios are over the pairs. --clock thread counts the processor time of the calling thread, which neighbours on the
 machine hardly disturb; use it with --threads 1.
 """
 
@@ -44,14 +45,17 @@ SHAPES = {
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
 
 
-def load(folder: str, dtype: torch.dtype, *, fused: bool, packed: bool) -> Target:
-    AttentionInterface.register(ATTENTION_NAME, packed_attention)
+def load(folder: str, dtype: torch.dtype, *, fused: bool, packed: bool, compiled: bool = False) -> Target:
+    AttentionInterface.register(ATTENTION_NAME, torch.compiler.disable(packed_attention))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=ATTENTION_NAME)
     model.eval().requires_grad_(False)
     stack = fuse(model) if fused else None
     use_fused_norms(model)
     if fused or packed:
         pack_linears(model)
+    if compiled:
+        for layer in model.base_model.layers:
+            layer.compile(dynamic=False)
     return Target(model, None, folder, stack)
 
 
@@ -85,6 +89,7 @@ def compare(stock: Target, fused: Target, past: int, num_rows: int, num_pairs: i
     sides = one_pass(stock, past, num_rows), one_pass(fused, past, num_rows)
     for work in sides:
         work()
+        work()
     pairs = [(milliseconds(sides[0]), milliseconds(sides[1])) for _ in range(num_pairs)]
     ratios = sorted(a / b for a, b in pairs)
     quarter = len(ratios) // 4
@@ -109,6 +114,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--pasts", type=numbers, default=[100, 500, 2000])
     parser.add_argument("--stock-linears", choices=("torch", "packed"), default="torch")
+    parser.add_argument("--stock-layers", choices=("eager", "compiled"), default="eager")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--pairs", type=int, default=9)
@@ -128,7 +134,8 @@ def main() -> None:
             model: Any = AutoModelForCausalLM.from_config(SHAPES[arguments.shape], dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
             model.save_pretrained(folder)
         for dtype in arguments.dtypes.split(","):
-            stock = load(folder, DTYPES[dtype], fused=False, packed=arguments.stock_linears == "packed")
+            is_packed, is_compiled = arguments.stock_linears == "packed", arguments.stock_layers == "compiled"
+            stock = load(folder, DTYPES[dtype], fused=False, packed=is_packed, compiled=is_compiled)
             fused = load(folder, DTYPES[dtype], fused=True, packed=True)
             for past in arguments.pasts:
                 for num_rows in arguments.rows:
