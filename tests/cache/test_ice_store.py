@@ -147,7 +147,7 @@ def test_budget_of_the_whole_context_is_full_attention(config: IceConfig) -> Non
         for one in (store, dense):
             one.commit(range(0, num_rows, 2) if step > 2 else range(num_rows))
     assert store.num_paged > 80
-    assert not store._indexes, "no index is needed while everything fits"
+    assert len(store._indexes) == 0, "no index is needed while everything fits"
 
 
 @pytest.mark.parametrize("kind", ["causal", "tree"])

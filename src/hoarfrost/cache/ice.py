@@ -12,7 +12,7 @@ index names the pages that matter, and attention runs over local rows and those 
 - `continue_prompt` returns to exact attention, for the next turn of a conversation.
 
 A row's number within the pages is its position less the number of sinks. Layers that reuse another's index share its grouping and its
-choice of pages, and keep their own keys and values in pages of their own.
+choice of pages (`layer_indexes`), and keep their own keys and values in pages of their own.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.cache.attention import pack_heads
 from hoarfrost.cache.hot_pages import HotPages
 from hoarfrost.cache.ice_config import IceConfig
-from hoarfrost.cache.index import PageIndex
+from hoarfrost.cache.layer_indexes import LayerIndexes
 from hoarfrost.cache.layer_pages import LayerPages
 from hoarfrost.cache.local_rows import LocalRows
 from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, Memory, PagePool
 from hoarfrost.cache.page_summaries import PageSummaries
-from hoarfrost.cache.paged_attention import attend_everything, attend_pages, local_log_mass
+from hoarfrost.cache.paged_attention import attend_everything, attend_pages
 from hoarfrost.cache.store import Visibility
 from hoarfrost.errors import InvalidInput
 
@@ -59,8 +57,7 @@ class IceStore:
         local_capacity = min(capacity, config.budget + 2 * config.page_size)
         self._local = LocalRows(num_layers, num_kv_heads, head_dim, dtype=dtype, device=device, capacity=local_capacity)
         self._layers = [self._new_layer(layer, num_kv_heads, head_dim, dtype, device, cold_device) for layer in range(num_layers)]
-        self._indexes: dict[int, PageIndex] = {}
-        self._chosen: dict[int, NDArray[np.int32]] = {}
+        self._indexes = LayerIndexes(config, self._layers)
         self._last_queries: dict[int, Tensor] = {}
         self._is_decoding = False
 
@@ -99,8 +96,7 @@ class IceStore:
 
     def rows_in_order(self, layer: int) -> Tensor:
         """A copy of the committed keys and values of a layer in order of position, `[2, Hkv, length, D]`, where its pages are."""
-        anchor = self._anchor(layer)
-        table = self._indexes[anchor].pages() if anchor in self._indexes else None
+        table = self._indexes.table(layer)
         local = self._local.take(0, self._local.length)[:, layer].to(self._layers[layer].pool.buffer.device)
         sinks, window = local.tensor_split([self.config.num_sinks], dim=2)
         return torch.cat([sinks, self._layers[layer].in_order(table), window], dim=2)
@@ -134,7 +130,7 @@ class IceStore:
         square = _square(visible, queries)
         if not self._is_decoding:
             return attend_everything(queries, keys, values, pages.pool.buffer, pages.everything(), visible=square, scale=scale)
-        chosen = self._choose(layer, queries, keys, square, scale)
+        chosen = self._indexes.choose(layer, queries, keys, square, scale)
         pool, lists = pages.fetch(chosen)
         summaries = None if pages.summaries is None or chosen is None else pages.summaries.without(pages.counts, chosen)
         return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale, summaries=summaries)
@@ -143,7 +139,7 @@ class IceStore:
         """Ends the prompt: builds the indexes; from here on the budget rules. Raises `InvalidInput` where memory runs out."""
         if self._is_decoding:
             return
-        self._build_indexes()
+        self._indexes.build(self._last_queries)
         self._is_decoding = True
         if self.num_paged:
             self._local.trim()
@@ -156,15 +152,15 @@ class IceStore:
         self._local.commit(rows)
         self._empty_window()
         if self._is_decoding:
-            self._build_indexes()
+            self._indexes.build(self._last_queries)
 
     def truncate(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"Cannot truncate {self.length} rows to {length}; give a length between 0 and {self.length}.")
-        self._chosen.clear()
+        self._indexes.forget_choices()
         num_paged = min(self.num_paged, max(0, length - self.config.num_sinks))
         if num_paged < self.num_paged:
-            self._truncate_pages(num_paged)
+            self._indexes.truncate(num_paged)
             self._local.truncate(min(self._local.length, self.config.num_sinks))
         self._local.truncate(length - self.num_paged)
 
@@ -176,7 +172,7 @@ class IceStore:
             hot += sum(part.num_bytes() for part in (pages.hot, pages.summaries) if part is not None)
             cold += pages.pool.buffer.nbytes
             index += pages.num_bytes()
-        return {"hot": hot, "cold": cold, "index": index + sum(one.num_bytes() for one in self._indexes.values())}
+        return {"hot": hot, "cold": cold, "index": index + self._indexes.num_bytes()}
 
     def page_fill(self) -> float:
         """Rows over places, of all pages that hold any; 1 where there are none."""
@@ -189,10 +185,9 @@ class IceStore:
 
         L is 1 or one per row of the round. None: everything was attended to. Holds until the round is committed.
         """
-        anchor = self._anchor(layer)
-        if anchor is None or anchor not in self._chosen:
+        chosen, table = self._indexes.chosen(layer), self._indexes.table(layer)
+        if chosen is None or table is None:
             return None
-        chosen, table = self._chosen[anchor], self._indexes[anchor].pages()
         rows = table.rows[np.arange(len(chosen))[:, None, None], chosen].astype(np.int64)
         return torch.from_numpy(np.where((rows >= 0) & (chosen >= 0)[..., None], rows + self.config.num_sinks, -1))
 
@@ -212,66 +207,6 @@ class IceStore:
         before = self._last_queries.get(layer, queries[:, :0])
         self._last_queries[layer] = torch.cat([before, queries[:, -OBSERVED_QUERIES:]], dim=1)[:, -OBSERVED_QUERIES:]
 
-    def _anchor(self, layer: int) -> int | None:
-        """The layer whose index serves `layer`; None: it attends to everything."""
-        behind = layer - self.config.full_layers
-        return None if behind < 0 else layer - behind % self.config.reuse
-
-    def _group(self, anchor: int) -> list[LayerPages]:
-        """The layers that the index of `anchor` serves, `anchor` first."""
-        return self._layers[anchor : anchor + self.config.reuse]
-
-    def _choose(self, layer: int, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> NDArray[np.int32] | None:
-        """The pages `[Hkv, L, P]` to attend to; None: all."""
-        anchor = self._anchor(layer)
-        if anchor is None or anchor not in self._indexes or self.num_paged <= self.config.retrieved_rows:
-            if anchor is not None:
-                self._chosen.pop(anchor, None)
-            return None
-        if layer == anchor:
-            self._chosen[anchor] = self._search(self._indexes[anchor], self._layers[anchor], queries, keys, square, scale)
-        return self._chosen[anchor]
-
-    def _search(
-        self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float
-    ) -> NDArray[np.int32]:
-        _, num_rows, head_dim = queries.shape
-        num_kv_heads = len(pages.slots)
-        mass = local_log_mass(queries, keys, square, scale).view(num_kv_heads, -1, num_rows)
-        grouped = queries.reshape(num_kv_heads, -1, num_rows, head_dim)
-        if self.config.tree_queries == "union":
-            grouped, mass = grouped.flatten(1, 2).unsqueeze(2), mass.flatten(1, 2).unsqueeze(2)
-        found = index.select(grouped.transpose(1, 2), self._num_wanted(pages), scale, pages.key_pages(), mass.transpose(1, 2))
-        return self._within_budget(pages, found)
-
-    def _num_wanted(self, pages: LayerPages) -> int:
-        """Pages that fill the budget at the mean fill of pages; the fullest head's, so that none gets less than it may."""
-        num_filled = int((pages.counts > 0).sum(axis=1).max())
-        return min(num_filled, -(-self.config.retrieved_rows * num_filled // pages.num_rows))
-
-    def _within_budget(self, pages: LayerPages, found: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The best of the pages `[Hkv, L, P]`, which come best first, as long as their rows fit the budget."""
-        counts = np.where(found >= 0, pages.counts[np.arange(len(found))[:, None, None], found], 0)
-        return np.where(counts.cumsum(axis=2) <= self.config.retrieved_rows, found, np.int32(-1))
-
-    def _build_indexes(self) -> None:
-        """Gives an index to every group of layers that has more rows in pages than may be retrieved, and none yet."""
-        if self.num_paged <= self.config.retrieved_rows:
-            return
-        for anchor in range(self.config.full_layers, len(self._layers), self.config.reuse):
-            if anchor in self._indexes:
-                continue
-            group = self._group(anchor)
-            index = self.config.new_index()
-            queries = self._last_queries.get(anchor)
-            index.build(group[0].keys(), None if queries is None else pack_heads(queries, len(group[0].slots)))
-            table = index.pages()
-            for pages in group:
-                pages.reserve_arrangement(table)
-            for pages in group:
-                pages.arrange(table)
-            self._indexes[anchor] = index
-
     def _empty_window(self) -> None:
         """Moves the window's oldest rows into pages until it is short enough again."""
         config = self.config
@@ -280,41 +215,17 @@ class IceStore:
             return
         num_rows = -(-excess // config.page_size) * config.page_size
         for layer, pages in enumerate(self._layers):
-            if self._anchor(layer) in self._indexes:
+            if self._indexes.has(layer):
                 pages.reserve_insertion(num_rows)
             else:
                 pages.reserve_rows(num_rows)
         num_before = self.num_paged
         try:
-            self._page(self._local.take(config.num_sinks, num_rows))
+            self._indexes.insert(self._local.take(config.num_sinks, num_rows))
         except BaseException:
-            self._truncate_pages(num_before)
+            self._indexes.truncate(num_before)
             raise
         self._local.remove(config.num_sinks, num_rows)
-
-    def _page(self, rows: Tensor) -> None:
-        """Moves `rows [2, layers, Hkv, m, D]` into the pages of every layer."""
-        for layer, pages in enumerate(self._layers):
-            anchor = self._anchor(layer)
-            if anchor is None or anchor not in self._indexes:
-                pages.append(rows[:, layer])
-            elif layer == anchor:
-                changes = self._indexes[anchor].insert(rows[0, layer].to(pages.pool.buffer.device), pages.key_pages())
-                for offset, member in enumerate(self._group(anchor)):
-                    member.apply(changes, rows[:, layer + offset])
-
-    def _truncate_pages(self, num_rows: int) -> None:
-        """Leaves the first `num_rows` rows in the pages of every layer that has more."""
-        for anchor, index in list(self._indexes.items()):
-            if index.num_rows > num_rows:
-                changes = index.truncate(num_rows)
-                for pages in self._group(anchor):
-                    pages.apply(changes)
-            if not num_rows:
-                del self._indexes[anchor]
-        for layer, pages in enumerate(self._layers):
-            if self._anchor(layer) not in self._indexes:
-                pages.drop(num_rows)
 
 
 def _square(visible: Visibility, queries: Tensor) -> Tensor | None:
