@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/tuple.h>
 
+#include <cstring>
 #include <tuple>
 #include <type_traits>
 
@@ -98,13 +99,21 @@ void transitions(const Matrix<Weight>& projection, Address predecessors, Address
     });
 }
 
-void order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const InPlace<float, 3>& ordered,
+bool order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const InPlace<float, 3>& ordered,
            const InPlace<int64_t, 3>& ordered_ids, const InPlace<int32_t, 3>& places) {
     const size_t horizon = token_ids.shape(0), count = token_ids.shape(1);
     require(has_shape(log_probs, {horizon, count, count}) && has_shape(ordered, {horizon, count, count}) &&
                 has_shape(ordered_ids, {horizon, count, count}) && has_shape(places, {horizon, count, count}),
             "The arrays of the transitions do not fit together.");
-    order_transitions(log_probs.data(), token_ids.data(), horizon, count, ordered.data(), ordered_ids.data(), places.data());
+    return order_transitions(log_probs.data(), token_ids.data(), horizon, count, ordered.data(), ordered_ids.data(), places.data());
+}
+
+// Copies rows of `table [num_rows, row_bytes]` one behind the other to `out`.
+void gather_rows(Address table, size_t num_rows, size_t row_bytes, const std::vector<size_t>& rows, Address out) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+        require(rows[i] < num_rows, "A row lies outside the table.");
+        std::memcpy(at<char>(out) + i * row_bytes, at<const char>(table) + rows[i] * row_bytes, row_bytes);
+    }
 }
 
 template <class Weight>
@@ -151,6 +160,7 @@ void bind_drafter(nb::module_& module) {
     bind_network<BFloat16>(module, "BFloat16");
     bind_transitions<float>(module, "transitions_float32");
     bind_transitions<BFloat16>(module, "transitions_bfloat16");
+    module.def("gather_rows", &gather_rows, "table"_a, "num_rows"_a, "row_bytes"_a, "rows"_a, "out"_a);
     module.def("order_transitions", &order, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "ordered"_a.noconvert(),
                "ordered_ids"_a.noconvert(), "places"_a.noconvert());
 }

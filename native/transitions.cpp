@@ -75,11 +75,12 @@ void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandida
     for (size_t i = 1; depth == 0 && i < count; ++i) std::copy_n(log_probs, count, log_probs + i * count);
 }
 
-void order_transitions(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t count, float* ordered, int64_t* ordered_ids,
+bool order_transitions(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t count, float* ordered, int64_t* ordered_ids,
                        int32_t* places) {
     for (size_t depth = 0; depth < horizon; ++depth)
         for (size_t i = 0; i < count; ++i, ordered += count, ordered_ids += count, places += count) {
             const float* row = log_probs + (depth * count + (depth > 0 ? i : 0)) * count;
+            if (!std::all_of(row, row + count, [](float log_prob) { return log_prob <= 0.0f; })) return false;
             std::iota(places, places + count, 0);
             std::sort(places, places + count, [row](int32_t a, int32_t b) { return row[a] > row[b] || (row[a] == row[b] && a < b); });
             for (size_t j = 0; j < count; ++j) {
@@ -87,6 +88,7 @@ void order_transitions(const float* log_probs, const int64_t* token_ids, size_t 
                 ordered_ids[j] = token_ids[depth * count + static_cast<size_t>(places[j])];
             }
         }
+    return true;
 }
 
 template void transition_log_probs(const Codebooks<float>&, const DepthCandidates&, size_t, const float*, float*);

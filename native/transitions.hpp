@@ -31,8 +31,8 @@ void transition_log_probs(const Codebooks<Weight>& codebooks, const DepthCandida
                           float* log_probs);
 
 // Brings every row of log_probs [horizon, count, count] into falling order, equal ones in that of their places, and the places and token ids
-// with them, all [horizon, count, count]; at the first depth row 0 stands for all.
-void order_transitions(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t count, float* ordered, int64_t* ordered_ids,
+// with them, all [horizon, count, count]; at the first depth row 0 stands for all. False where a row holds NaN or what is above 0.
+bool order_transitions(const float* log_probs, const int64_t* token_ids, size_t horizon, size_t count, float* ordered, int64_t* ordered_ids,
                        int32_t* places);
 
 }  // namespace hoarfrost

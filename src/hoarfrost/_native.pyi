@@ -246,13 +246,14 @@ def copy_rows(
     row_bytes: int,
     /,
 ) -> None: ...
+def gather_rows(table: int, num_rows: int, row_bytes: int, rows: Sequence[int], out: int) -> None: ...
 def order_transitions(
     log_probs: NDArray[np.float32],
     token_ids: NDArray[np.int64],
     ordered: NDArray[np.float32],
     ordered_ids: NDArray[np.int64],
     places: NDArray[np.int32],
-) -> None: ...
+) -> bool: ...
 
 class _DraftLayer(Generic[_Matrix]):
     def __init__(

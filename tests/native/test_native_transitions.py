@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from hoarfrost.native.drafter import order_transitions
+from hoarfrost.errors import InvalidInput
+from hoarfrost.native.drafter import gather_rows, order_transitions
 
 
 def plain_order(
@@ -32,3 +34,22 @@ def test_best_first_behind_each_predecessor(horizon: int, num_candidates: int) -
 def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit together"):
         order_transitions(np.zeros((2, 3, 3), np.float32), np.zeros((2, 4), np.int64))
+
+
+@pytest.mark.parametrize("broken", [math.nan, 0.5])
+def test_what_is_no_log_probability_is_refused(broken: float) -> None:
+    log_probs = np.full((2, 3, 3), -1.0, np.float32)
+    log_probs[0, 2] = broken  # stands for nothing
+    order_transitions(log_probs, np.zeros((2, 3), np.int64))
+    log_probs[1, 2, 1] = broken
+    with pytest.raises(InvalidInput, match="above 0"):
+        order_transitions(log_probs, np.zeros((2, 3), np.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_gathered_as_by_torch(dtype: torch.dtype) -> None:
+    table, rows = torch.randn(11, 6).to(dtype), [3, 0, 10, 3]
+    assert torch.equal(gather_rows(table, rows), table[rows])
+    assert gather_rows(table, []).shape == (0, 6)
+    with pytest.raises(ValueError, match="outside the table"):
+        gather_rows(table, [11])

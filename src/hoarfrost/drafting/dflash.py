@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from hoarfrost.drafting.network import DFlashModel, head_logits, scale_embedding
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.protocol import DraftState
 from hoarfrost.drafting.selector import SelectorPass, new_weigher
+from hoarfrost.native.drafter import gather_rows
 from hoarfrost.tree import Conditionals, Marginals
 
 __all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]
@@ -99,9 +99,11 @@ class DFlashDrafter:
 
     def _embed_blocks(self, bonus_token_ids: Sequence[int]) -> Tensor:
         """Embeddings `[S * b, H]` of one block per sequence: its bonus token, then masks."""
-        token_ids = np.full((len(bonus_token_ids), self.config.block_size), self.config.mask_token_id)
-        token_ids[:, 0] = bonus_token_ids
-        return scale_embeddings(self.config, self._target.embed(torch.from_numpy(token_ids.ravel()).to(self._device)))
+        embed, masks = self._target.embed, [self.config.mask_token_id] * self.horizon
+        token_ids = [token_id for bonus_token_id in bonus_token_ids for token_id in (bonus_token_id, *masks)]
+        if type(embed) is nn.Embedding and embed.weight.is_cpu:
+            return scale_embeddings(self.config, gather_rows(embed.weight, token_ids))
+        return scale_embeddings(self.config, embed(torch.tensor(token_ids, device=self._device)))
 
 
 def _stores(states: Sequence[DraftState]) -> list[DenseStore]:

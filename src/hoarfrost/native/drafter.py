@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
+from hoarfrost.errors import InvalidInput
 from hoarfrost.native.decoder import LayerShape, LayerTensors
 from hoarfrost.native.linear import Matrix, can_multiply, make_matrix, to_bits
 
@@ -157,11 +158,27 @@ class NativeSelector:
 
 def order_transitions(log_probs: NDArray[np.float32], token_ids: NDArray[np.int64]) -> Ordered:
     """The candidates behind each predecessor, best first: log_probs and token_ids `[L, K, K]`, and places int32, the candidate of
-    `token_ids [L, K]` that each is. Equal ones keep their order. Row 0 of the first depth stands for all its rows."""
+    `token_ids [L, K]` that each is. Equal ones keep their order. Row 0 of the first depth stands for all its rows.
+
+    Raises `InvalidInput` for NaN and for log-probabilities above 0.
+    """
     shape = log_probs.shape
     ordered = np.empty(shape, np.float32), np.empty(shape, np.int64), np.empty(shape, np.int32)
-    _native.order_transitions(np.ascontiguousarray(log_probs), np.ascontiguousarray(token_ids), *ordered)
+    if not _native.order_transitions(np.ascontiguousarray(log_probs), np.ascontiguousarray(token_ids), *ordered):
+        raise InvalidInput(
+            "The transitions hold NaN or log-probabilities above 0; check the drafter's weights, or load it in a wider dtype."
+        )
     return ordered
+
+
+def gather_rows(table: Tensor, rows: Sequence[int]) -> Tensor:
+    """`table[rows]` of `[N, width]` on the CPU: what `torch.nn.functional.embedding` gives, without its dispatch."""
+    assert table.is_cpu
+    assert table.is_contiguous()
+    num_rows, width = table.shape
+    out = torch.empty((len(rows), width), dtype=table.dtype)
+    _native.gather_rows(table.data_ptr(), num_rows, width * table.element_size(), rows, out.data_ptr())
+    return out
 
 
 def _floats(tensor: Tensor) -> Any:

@@ -79,4 +79,4 @@ def weighed(guesses: Sequence[Conditionals], candidates: Sequence[Candidates], t
     log_probs = np.stack([one.log_probs[:, 0, : selector.num_candidates] for one in candidates])
     token_ids = np.stack([one.token_ids[:, 0, : selector.num_candidates] for one in candidates])
     between = selector.weigh([one.row for one in guesses], log_probs, token_ids, temperatures)
-    return [Candidates.from_transitions(Transitions(*parts)) for parts in zip(token_ids, between, strict=True)]
+    return [Candidates(*order_transitions(*parts)) for parts in zip(between, token_ids, strict=True)]
