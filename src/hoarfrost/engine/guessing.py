@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,13 @@ class Guess:
     candidates: Candidates | None = None
 
 
+class Scale(NamedTuple):
+    """What makes rounds of different batches comparable: how many sequences they decode, and what a plain round would take, about."""
+
+    num_sequences: int
+    plain_ms: float
+
+
 class Guesser:
     """Makes trees for the sequences of one engine; `drafter` may be None, then only retrieval guesses.
 
@@ -78,9 +86,9 @@ class Guesser:
         self.target, self.drafter = target, drafter
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
-        self._paces: defaultdict[tuple[int, frozenset[float]], Pace] = defaultdict(Pace)
+        self._paces: defaultdict[int, Pace] = defaultdict(Pace)
         self._row_times: dict[int, NDArray[np.float64]] = {}
-        self._pace = Pace()  # of the round in progress
+        self._pace, self._scale = Pace(), Scale(1, 1.0)  # of the round in progress
         self._promise: tuple[Way, float, float] | None = None
         self._num_plain_left = 0  # rounds of the stretch
 
@@ -127,12 +135,13 @@ class Guesser:
         if self._num_plain_left:
             self._num_plain_left -= 1
             return "plain"
-        row_ms = self._row_ms(sequences)
-        self._pace = self._paces[len(sequences), frozenset([sequence.params.temperature for sequence in sequences])]
-        way = self._pace.choose(self._ways(len(row_ms) > len(sequences), config))
+        row_ms, num_sequences = self._row_ms(sequences), len(sequences)
+        self._scale = Scale(num_sequences, PLAIN_HOST_MS + float(row_ms[min(num_sequences, len(row_ms)) - 1]))
+        self._pace = self._paces[pace_key(sequences)]
+        way = self._pace.choose(self._ways(len(row_ms) > num_sequences, config))
         if way == "plain":
             self._num_plain_left = self._pace.stretch - 1
-            self._promise = way, len(sequences), PLAIN_HOST_MS + float(row_ms[min(len(sequences), len(row_ms)) - 1])
+            self._promise = way, num_sequences, self._scale.plain_ms
         return way
 
     def _ways(self, has_room: bool, config: TreeConfig) -> list[Way]:
@@ -237,7 +246,10 @@ class Guesser:
     def conclude(self, walks: Many[Walk], seconds: float) -> None:
         """Takes in how long the round was and what it brought, for the choice among the ways."""
         if self._promise is not None:
-            self._pace.note(*self._promise, sum([len(walked.token_ids) for walked in walks]), 1000 * seconds)
+            way, expected, milliseconds = self._promise
+            num_sequences, plain_ms = self._scale
+            num_tokens = sum([len(walked.token_ids) for walked in walks])
+            self._pace.note(way, expected / num_sequences, milliseconds / plain_ms, num_tokens / num_sequences, 1000 * seconds / plain_ms)
             self._promise = None
 
     def _observe(self, sequence: Sequence, guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
@@ -260,6 +272,11 @@ def is_published(config: TreeConfig) -> bool:
 
 def is_coupled(sequence: Sequence, config: TreeConfig) -> bool:
     return config.coupling and not sequence.params.is_greedy
+
+
+def pace_key(sequences: Many[Sequence]) -> int:
+    """Rounds that have much the same worth of guesses: those of a like mean temperature."""
+    return round(4 * sum([sequence.params.temperature for sequence in sequences]) / len(sequences))
 
 
 def calibration_key(sequence: Sequence, config: TreeConfig) -> tuple[float, bool]:

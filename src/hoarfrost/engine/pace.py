@@ -1,10 +1,13 @@
 """Which way the next round is decoded: with the drafter, with retrieved guesses alone, or plainly.
 
-Every round says how many tokens it expects in how many milliseconds, and then how many there were and how long it took. The way with most
-tokens per millisecond is taken: what its rounds expected of late, corrected by how such expectations have been met. The others are tried
-again when the time that may be lost on trying, `TRIAL_SHARE` of all time and `NUM_YOUNG` rounds' worth early on, has been saved up. Each of
-them has an equal part of it to itself, so that what is nearly as good is tried soon, what is hopeless seldom and at nobody else's cost, and
-no more than that is ever lost.
+Every round says how many tokens it expects in what time, and then how many there were and how long it took. The way with most tokens per
+time is taken: what its rounds expected of late, corrected by how such expectations have been met. The others are tried again when the time
+that may be lost on trying, `TRIAL_SHARE` of all time and `NUM_YOUNG` rounds' worth early on, has been saved up. Each of them has an equal
+part of it to itself, so that what is nearly as good is tried soon, what is hopeless seldom and at nobody else's cost, and no more than that
+is ever lost.
+
+Tokens count per sequence, and time in plain rounds of as many sequences: so what is known of one batch size goes on to count when sequences
+come and go.
 """
 
 from __future__ import annotations
@@ -36,28 +39,28 @@ class Record:
     """What rounds of one way expected of late, tokens and time; and sums of what was expected and of what came.
 
     Attributes:
-        saved_ms: time that may be lost on trying the way.
-        milliseconds: what a round is likely to take.
-        tokens_per_ms: what it is likely to bring for that.
+        saved: time that may be lost on trying the way.
+        time: what a round is likely to take.
+        speed: the tokens that it is likely to bring, over that.
     """
 
-    def __init__(self, expected: float, milliseconds: float) -> None:
-        self.num_tries, self.saved_ms = 0, 0.0
-        self._expected, self._milliseconds = expected, milliseconds
+    def __init__(self, expected: float, promised_time: float) -> None:
+        self.num_tries, self.saved = 0, 0.0
+        self._expected, self._promised_time = expected, promised_time
         self._sum_expected = self._sum_emitted = PRIOR_ROUNDS * expected
-        self._sum_promised_ms = self._sum_ms = PRIOR_ROUNDS * milliseconds
+        self._sum_promised_time = self._sum_time = PRIOR_ROUNDS * promised_time
 
-    def add(self, expected: float, promised_ms: float, emitted: int, milliseconds: float, step: float) -> None:
-        likely_ms = promised_ms * self._sum_ms / self._sum_promised_ms
+    def add(self, expected: float, promised_time: float, emitted: float, time: float, step: float) -> None:
+        likely_time = promised_time * self._sum_time / self._sum_promised_time
         self._expected += step * (expected - self._expected)
-        self._milliseconds += step * (promised_ms - self._milliseconds)
+        self._promised_time += step * (promised_time - self._promised_time)
         self._sum_expected = MEMORY * self._sum_expected + expected
         self._sum_emitted = MEMORY * self._sum_emitted + emitted
-        self._sum_promised_ms = MEMORY * self._sum_promised_ms + promised_ms
-        self._sum_ms = MEMORY * self._sum_ms + min(milliseconds, MAX_DELAY * likely_ms)
+        self._sum_promised_time = MEMORY * self._sum_promised_time + promised_time
+        self._sum_time = MEMORY * self._sum_time + min(time, MAX_DELAY * likely_time)
         self.num_tries += 1
-        self.milliseconds = self._milliseconds * self._sum_ms / self._sum_promised_ms
-        self.tokens_per_ms = self._expected * self._sum_emitted / self._sum_expected / self.milliseconds
+        self.time = self._promised_time * self._sum_time / self._sum_promised_time
+        self.speed = self._expected * self._sum_emitted / self._sum_expected / self.time
 
 
 class Pace:
@@ -76,30 +79,30 @@ class Pace:
         for way in ways:
             if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES:
                 return way
-        best = max(ways, key=lambda way: self._records[way].tokens_per_ms)
+        best = max(ways, key=lambda way: self._records[way].speed)
         for way in ways:
-            if way != best and self._records[way].saved_ms >= (loss_ms := self._loss_ms(way, best)):
-                self._records[way].saved_ms -= loss_ms
+            if way != best and self._records[way].saved >= (loss := self._loss(way, best)):
+                self._records[way].saved -= loss
                 self._is_trial = True
                 return way
         if best == "plain":
             self.stretch = PLAIN_STRETCH
         return best
 
-    def note(self, way: Way, expected: float, promised_ms: float, emitted: int, milliseconds: float) -> None:
+    def note(self, way: Way, expected: float, promised_time: float, emitted: float, time: float) -> None:
         """Takes in the round that was chosen, the first of its stretch: the tokens that it expected and the time it was to take; the tokens
         there were, and its time."""
         self._num_rounds += self.stretch
         record = self._records.get(way)
         if record is None:
-            record = self._records[way] = Record(expected, promised_ms)
-        record.add(expected, promised_ms, emitted, milliseconds, TRIAL_STEP if self._is_trial else STEP)
+            record = self._records[way] = Record(expected, promised_time)
+        record.add(expected, promised_time, emitted, time, TRIAL_STEP if self._is_trial else STEP)
         share = max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) / max(1, len(self._records) - 1)
         for other in self._records.values():
             if other is not record:
-                other.saved_ms += share * milliseconds * self.stretch
+                other.saved += share * time * self.stretch
 
-    def _loss_ms(self, way: Way, best: Way) -> float:
+    def _loss(self, way: Way, best: Way) -> float:
         """What a round of `way` takes longer than the best one would for the same tokens."""
         record = self._records[way]
-        return record.milliseconds * (1 - record.tokens_per_ms / self._records[best].tokens_per_ms)
+        return record.time * (1 - record.speed / self._records[best].speed)
