@@ -2,9 +2,9 @@
 
     python benchmarks/batches.py --json benchmarks/results/batches-tiny.json
 
-All prompts are given at once; when an answer ends, the next prompt takes its place, so batches shrink towards the end of a run. Each variant
-keeps what it learns from run to run, as an engine does. Variants alternate in an order drawn anew for every run; the first run of each
-is not counted. Time is that of the whole call less the prefills; answers are as long as they may be, whatever they say.
+All prompts are given at once; when an answer ends, the next prompt takes its place, so batches shrink towards the end of a run. Each
+variant keeps what it learns from run to run, as an engine does. Variants alternate in an order drawn anew for every run; the first run of
+each is not counted. Time is that of the whole call less the prefills; answers are as long as they may be, whatever they say.
 """
 
 from __future__ import annotations
