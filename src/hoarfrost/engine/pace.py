@@ -31,8 +31,10 @@ PLAIN_STRETCH = 8
 time that is known, and looking at every one of them costs more than it teaches."""
 MAX_DELAY = 2.0
 """A round counts as no longer than so many times what was to be expected: the machine may have been at something else."""
-MEMORY = 0.98  # of how a round met its expectations, a round later
-PRIOR_ROUNDS = 8.0  # rounds that speak for expectations being right
+MEMORY, TIME_MEMORY = 0.98, 0.9
+"""What is left, a round later, of how a round met what it expected. Times scatter much less than tokens, and a machine has its moods."""
+PRIOR_ROUNDS, TIME_PRIOR_ROUNDS = 8.0, 2.0
+"""Rounds that speak for expectations being right."""
 
 
 class Record:
@@ -48,7 +50,7 @@ class Record:
         self.num_tries, self.saved = 0, 0.0
         self._expected, self._promised_time = expected, promised_time
         self._sum_expected = self._sum_emitted = PRIOR_ROUNDS * expected
-        self._sum_promised_time = self._sum_time = PRIOR_ROUNDS * promised_time
+        self._sum_promised_time = self._sum_time = TIME_PRIOR_ROUNDS * promised_time
 
     def add(self, expected: float, promised_time: float, emitted: float, time: float, step: float) -> None:
         likely_time = promised_time * self._sum_time / self._sum_promised_time
@@ -56,8 +58,8 @@ class Record:
         self._promised_time += step * (promised_time - self._promised_time)
         self._sum_expected = MEMORY * self._sum_expected + expected
         self._sum_emitted = MEMORY * self._sum_emitted + emitted
-        self._sum_promised_time = MEMORY * self._sum_promised_time + promised_time
-        self._sum_time = MEMORY * self._sum_time + min(time, MAX_DELAY * likely_time)
+        self._sum_promised_time = TIME_MEMORY * self._sum_promised_time + promised_time
+        self._sum_time = TIME_MEMORY * self._sum_time + min(time, MAX_DELAY * likely_time)
         self.num_tries += 1
         self.time = self._promised_time * self._sum_time / self._sum_promised_time
         self.speed = self._expected * self._sum_emitted / self._sum_expected / self.time
