@@ -178,8 +178,10 @@ def main() -> None:
             rows += comparison.rows(data)
     show(rows)
     settings = {name: getattr(arguments, name) for name in ("keys", "dim", "heads", "repeats")}
+    command = " ".join(["benchmarks/peers/published_index.py", *(f"--{name} {value}" for name, value in settings.items())])
     result = {"evaluation": "index-published", "machine": describe_machine(), "versions": {**describe_versions(), "m-dci": COMMIT}}
-    write_json(arguments.json, {**result, "published": greeting["versions"], "commit": commit, "settings": settings, "summary": rows})
+    result |= {"published": greeting["versions"], "commit": commit, "command": command, "settings": settings, "summary": rows}
+    write_json(arguments.json, result)
 
 
 if __name__ == "__main__":
