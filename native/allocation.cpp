@@ -29,18 +29,25 @@ private:
     float rank_ = 0.0f;
 };
 
-// The least time that a row more costs, of all numbers of rows above `num_rows`.
-double least_slope(const double* row_ms, size_t num_rows, size_t max_rows) {
-    double slope = std::numeric_limits<double>::infinity();
-    for (size_t more = num_rows + 1; more <= max_rows; ++more)
-        slope = std::min(slope, (row_ms[more - 1] - row_ms[num_rows - 1]) / static_cast<double>(more - num_rows));
-    return slope;
+// Per number of rows n, at [n - 1], the least time that a row more costs: of all lines to larger numbers the flattest, which leads along the lower
+// convex hull of the times. One pass from the right; infinite where no more rows may be.
+std::vector<double> least_slopes(const double* row_ms, size_t max_rows) {
+    std::vector<double> slopes(max_rows, std::numeric_limits<double>::infinity());
+    std::vector<size_t> hull;  // the numbers of rows on it, the nearest last
+    const auto slope = [row_ms](size_t from, size_t to) { return (row_ms[to - 1] - row_ms[from - 1]) / static_cast<double>(to - from); };
+    for (size_t num_rows = max_rows; num_rows > 0; --num_rows) {
+        while (hull.size() > 1 && slope(num_rows, hull.back()) >= slope(hull.back(), hull[hull.size() - 2])) hull.pop_back();
+        if (!hull.empty()) slopes[num_rows - 1] = slope(num_rows, hull.back());
+        hull.push_back(num_rows);
+    }
+    return slopes;
 }
 
 }  // namespace
 
 Allocation grow_worthwhile(std::vector<TreeGrower>& trees, const double* row_ms, size_t max_rows, double fixed_ms) {
     constexpr double slack = 1.0 - 1e-9;  // nothing is given up for the sake of rounding
+    const std::vector<double> slopes = least_slopes(row_ms, max_rows);
     std::vector<Frontier> next(trees.begin(), trees.end());
     std::vector<size_t> num_rows(trees.size(), 1);
     size_t total = trees.size();
@@ -54,7 +61,7 @@ Allocation grow_worthwhile(std::vector<TreeGrower>& trees, const double* row_ms,
             if (next[i].has_node() && (likeliest == trees.size() || next[i].rank() > next[likeliest].rank())) likeliest = i;
         }
         if (likeliest == trees.size()) break;
-        if (std::exp(greatest_score) * best.milliseconds < slack * best.expected * least_slope(row_ms, total, max_rows)) break;
+        if (std::exp(greatest_score) * best.milliseconds < slack * best.expected * slopes[total - 1]) break;
         expected += next[likeliest].gain();
         ++num_rows[likeliest];
         ++total;

@@ -4,41 +4,22 @@
 
 #include "bindings.hpp"
 #include "noise.hpp"
+#include "walk.hpp"
 
 namespace hoarfrost {
 
 namespace {
 
-// The accepted rows, and the tokens chosen at them.
-using Walked = std::pair<std::vector<int64_t>, std::vector<int64_t>>;
-
-// From the root to the child that carries the row's choice, as long as there is one; `choose(row, depth)` is asked in that order. A negative
-// choice ends the walk.
-template <class Choose>
-Walked walk(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const Choose& choose) {
-    const size_t num_rows = parents.size();
-    Walked walked;
-    size_t row = 0;
-    while (row < num_rows) {
-        const int64_t chosen = choose(row, walked.first.size());
-        walked.first.push_back(static_cast<int64_t>(row));
-        walked.second.push_back(chosen);
-        if (chosen < 0) break;
-        const size_t parent = row++;
-        while (row < num_rows && (static_cast<size_t>(parents.data()[row]) != parent || token_ids.data()[row] != chosen)) ++row;
-    }
-    return walked;
-}
-
-void check(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, size_t num_choices) {
+TreeLinks checked_links(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, size_t num_choices) {
     require(parents.size() > 0 && token_ids.size() == parents.size() && num_choices == parents.size(),
             "Every row of the tree needs a parent, a token and a choice.");
+    return {parents.data(), token_ids.data(), parents.size()};
 }
 
 Walked walk_along_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids,
                        const nb::ndarray<const int64_t, nb::ndim<1>, nb::device::cpu>& choices) {
-    check(parents, token_ids, choices.size());
-    return walk(parents, token_ids, [&](size_t row, size_t) { return choices.data()[static_cast<int64_t>(row) * choices.stride(0)]; });
+    return walk(checked_links(parents, token_ids, choices.size()),
+                [&](size_t row, size_t) { return choices.data()[static_cast<int64_t>(row) * choices.stride(0)]; });
 }
 
 Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_t, 1>& token_ids, const LogitSource& logits, size_t first_row,
@@ -46,9 +27,10 @@ Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_
                             const OptionalName& instruction_set) {
     const InstructionSet variant = chosen(instruction_set);
     return with_rows(logits, [&]<class Logit>(const LogitRows<Logit>& rows) {
-        check(parents, token_ids, first_row < rows.num_rows ? std::min(parents.size(), rows.num_rows - first_row) : 0);
+        const size_t num_behind = first_row < rows.num_rows ? rows.num_rows - first_row : 0;
+        const TreeLinks tree = checked_links(parents, token_ids, std::min(parents.size(), num_behind));
         nb::gil_scoped_release unlocked;
-        return walk(parents, token_ids, [&](size_t row, size_t depth) {
+        return walk(tree, [&](size_t row, size_t depth) {
             float score;
             int64_t token_id;
             const LogitRows<Logit> one{rows.data + (first_row + row) * rows.row_stride, 1, rows.row_stride, rows.vocab_size};

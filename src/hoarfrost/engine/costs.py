@@ -34,6 +34,7 @@ from hoarfrost.tree import DraftTree
 logger = logging.getLogger("hoarfrost")
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1025)
+"""Up to the root and `tree.MAX_BUDGET` nodes: no tree grows larger than what was measured."""
 ROWS_OF_SLOW_MODELS = (1, 4, 8, 16, 32, 64, 128)
 BATCHES = (1, 2, 4, 8)
 CONTEXTS = (128, 1024)

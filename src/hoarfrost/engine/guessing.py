@@ -32,7 +32,6 @@ from hoarfrost.sampling import BestTokens
 from hoarfrost.sampling.coupling import couple
 from hoarfrost.target import Target
 from hoarfrost.tree import (
-    MAX_BUDGET,
     Calibration,
     Candidates,
     Conditionals,
@@ -176,9 +175,8 @@ class Guesser:
         hints = [self._hints(sequence, is_drafted, config) for sequence in sequences]
         roots = [sequence.bonus_token_id for sequence in sequences]
         if config.budget == "auto":
-            row_ms = self._row_ms(sequences)[: len(sequences) + MAX_BUDGET]
             fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(len(sequences)) if is_drafted else RETRIEVED_HOST_MS
-            trees, expected, milliseconds = grow_worthwhile(candidates, roots, row_ms, fixed_ms, hints)
+            trees, expected, milliseconds = grow_worthwhile(candidates, roots, self._row_ms(sequences), fixed_ms, hints)
             self._promise = "drafted" if is_drafted else "retrieved", expected, milliseconds
         else:
             trees = [grown.tree for grown in grow_trees(candidates, roots, int(config.budget), hints)]

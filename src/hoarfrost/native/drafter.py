@@ -165,10 +165,13 @@ def order_transitions(log_probs: NDArray[np.float32], token_ids: NDArray[np.int6
     shape = log_probs.shape
     ordered = np.empty(shape, np.float32), np.empty(shape, np.int64), np.empty(shape, np.int32)
     if not _native.order_transitions(np.ascontiguousarray(log_probs), np.ascontiguousarray(token_ids), *ordered):
-        raise InvalidInput(
-            "The transitions hold NaN or log-probabilities above 0; check the drafter's weights, or load it in a wider dtype."
-        )
+        raise broken_transitions()
     return ordered
+
+
+def broken_transitions() -> InvalidInput:
+    """What is raised where transitions are no log-probabilities."""
+    return InvalidInput("The transitions hold NaN or log-probabilities above 0; check the drafter's weights, or load it in a wider dtype.")
 
 
 def gather_rows(table: Tensor, rows: Sequence[int]) -> Tensor:

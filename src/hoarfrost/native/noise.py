@@ -20,31 +20,31 @@ from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
 from hoarfrost.native.top_k import source_with
 
-_ALL_BITS = 2**64 - 1
+ALL_BITS = 2**64 - 1  # seeds and positions count modulo 2^64
 
 
 def noise_bits(seed: int, position: int, token_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The 64 hash bits of each of `token_ids` int64 [m]: uint64 [m]."""
-    return _native.noise_bits(seed & _ALL_BITS, position & _ALL_BITS, _checked(token_ids))
+    return _native.noise_bits(seed & ALL_BITS, position & ALL_BITS, _checked(token_ids))
 
 
 def gumbel_noise(seed: int, position: int, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """The standard Gumbel value of each of `token_ids` int64 [m]: float32 [m]."""
-    return _native.gumbel_noise(seed & _ALL_BITS, position & _ALL_BITS, _checked(token_ids))
+    return _native.gumbel_noise(seed & ALL_BITS, position & ALL_BITS, _checked(token_ids))
 
 
 def gumbel_noise_range(seed: int, position: int, vocab_size: int) -> NDArray[np.float32]:
     """The standard Gumbel values of the token ids 0 .. vocab_size - 1: float32 [vocab_size]."""
     if vocab_size < 0:
         raise InvalidInput(f"vocab_size is {vocab_size}; it must be 0 or more.")
-    return _native.gumbel_noise_range(seed & _ALL_BITS, position & _ALL_BITS, vocab_size)
+    return _native.gumbel_noise_range(seed & ALL_BITS, position & ALL_BITS, vocab_size)
 
 
 def gumbel_noise_rows(seed: int, first_position: int, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """The standard Gumbel values of `token_ids` int64 [n, m], row i at position `first_position + i`: float32 [n, m]."""
     if token_ids.dtype != np.int64 or token_ids.ndim != 2:
         raise InvalidInput(f"token_ids is {token_ids.dtype} of shape {token_ids.shape}; noise of rows takes int64 of two dimensions.")
-    return _native.gumbel_noise_rows(seed & _ALL_BITS, first_position & _ALL_BITS, np.ascontiguousarray(token_ids))
+    return _native.gumbel_noise_rows(seed & ALL_BITS, first_position & ALL_BITS, np.ascontiguousarray(token_ids))
 
 
 def best_with_noise(
@@ -64,7 +64,7 @@ def best_with_noise(
         throughout where a row holds NaN or +inf, or nothing but -inf.
     """
     source = source_with(logits, k)
-    return _native.best_with_noise(source, temperature, seed & _ALL_BITS, first_position & _ALL_BITS, k, torch.get_num_threads())
+    return _native.best_with_noise(source, temperature, seed & ALL_BITS, first_position & ALL_BITS, k, torch.get_num_threads())
 
 
 def _checked(token_ids: NDArray[np.int64]) -> NDArray[np.int64]:

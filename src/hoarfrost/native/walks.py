@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
+from hoarfrost.native.noise import ALL_BITS
 from hoarfrost.native.top_k import source_of
-
-_ALL_BITS = 2**64 - 1
 
 
 def walk_along(parents: NDArray[np.int32], token_ids: NDArray[np.int64], choices: NDArray[np.int64]) -> tuple[list[int], list[int]]:
@@ -40,5 +39,5 @@ def walk_with_noise(
         logits: [N, V] as `can_read` wants them; the tree's rows are n of them, from `first_row` on.
         temperature: above 0.
     """
-    seed, position = seed & _ALL_BITS, first_position & _ALL_BITS
+    seed, position = seed & ALL_BITS, first_position & ALL_BITS
     return _native.walk_with_noise(parents, token_ids, source_of(logits), first_row, temperature, seed, position, torch.get_num_threads())

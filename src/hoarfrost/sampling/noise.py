@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 
 from hoarfrost import native
+from hoarfrost.native.noise import ALL_BITS
 
 _POSITION_OFFSET = 0x9E3779B97F4A7C15
 _TOKEN_OFFSET = 0xD1B54A32D192ED03
 _FIRST_FACTOR = 0xBF58476D1CE4E5B9
 _SECOND_FACTOR = 0x94D049BB133111EB
-_ALL_BITS = 2**64 - 1
 _DEVICES_WITHOUT_FLOAT64 = frozenset({"mps"})
 
 
@@ -63,7 +63,7 @@ def gumbel_noise_plain(seed: int, position: int, token_ids: torch.Tensor) -> tor
 
 def noise_bits_plain(seed: int, position: int, token_ids: torch.Tensor) -> torch.Tensor:
     """The 64 random bits behind each token's noise: int64 [m], to be read as unsigned."""
-    key = _mix_integer((seed & _ALL_BITS) ^ _mix_integer((position + _POSITION_OFFSET) & _ALL_BITS))
+    key = _mix_integer((seed & ALL_BITS) ^ _mix_integer((position + _POSITION_OFFSET) & ALL_BITS))
     return _mix(_mix(token_ids + _signed(_TOKEN_OFFSET)) ^ _signed(key))
 
 
@@ -80,8 +80,8 @@ def _mix(bits: torch.Tensor) -> torch.Tensor:
 
 def _mix_integer(bits: int) -> int:
     """The splitmix64 finaliser on one unsigned 64-bit Python integer."""
-    bits = ((bits ^ (bits >> 30)) * _FIRST_FACTOR) & _ALL_BITS
-    bits = ((bits ^ (bits >> 27)) * _SECOND_FACTOR) & _ALL_BITS
+    bits = ((bits ^ (bits >> 30)) * _FIRST_FACTOR) & ALL_BITS
+    bits = ((bits ^ (bits >> 27)) * _SECOND_FACTOR) & ALL_BITS
     return bits ^ (bits >> 31)
 
 

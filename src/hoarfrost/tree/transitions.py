@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.native.drafter import broken_transitions
 from hoarfrost.tree.marginals import Marginals
 
 
@@ -47,9 +48,7 @@ class Transitions:
         if (ordered[:, 1:] == ordered[:, :-1]).any():
             raise InvalidInput("A row of the transitions holds the same token twice; the candidates of a depth must differ.")
         if not ((log_probs[:1, :1] <= 0).all() and (log_probs[1:] <= 0).all()):
-            raise InvalidInput(
-                "The transitions hold NaN or log-probabilities above 0; check the drafter's weights, or load it in a wider dtype."
-            )
+            raise broken_transitions()
 
     @property
     def horizon(self) -> int:
