@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 setup: $(STAMP)
 
 # The package is installed in place: Python changes count at once, a change of the C++ sources or of the pins sets up again.
-$(STAMP): constraints.txt pyproject.toml CMakeLists.txt $(wildcard native/*)
+$(STAMP): constraints.txt pyproject.toml CMakeLists.txt $(wildcard native/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "hoarfrost needs Python 3.11 to 3.13; call make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch

@@ -28,8 +28,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM, Qwen3Config
 
 from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
 from hoarfrost.files import write_json
+from hoarfrost.kernels.linear import pack_linears
 from hoarfrost.models import SHIPPED
-from hoarfrost.native.linear import pack_linears
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.loading import DTYPES, use_fused_norms

@@ -1,4 +1,4 @@
-"""Types of the C++ kernels; `hoarfrost.native` wraps them with checks and documents them. Sources: native/ in the repository."""
+"""Types of the C++ kernels; `hoarfrost.kernels` wraps them with checks and documents them. Sources: native/ in the repository."""
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar

@@ -10,7 +10,7 @@ from reference import plain_attention as plain
 from torch import Tensor
 
 from hoarfrost.cache import attention
-from hoarfrost.native.decoder import attend_dense
+from hoarfrost.kernels.decoder import attend_dense
 
 
 def random_case(

@@ -20,7 +20,7 @@ from hoarfrost.cache.ice import IceStore
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, PagePool
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.page_attention import PageLists
+from hoarfrost.kernels.page_attention import PageLists
 
 SMALL = IceConfig(budget=26, num_sinks=2, window=8, page_size=4, index=RandomIndex)
 NUM_LAYERS, NUM_KV_HEADS, NUM_HEADS, HEAD_DIM = 2, 2, 4, 8

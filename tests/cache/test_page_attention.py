@@ -15,8 +15,8 @@ from torch import Tensor
 from hoarfrost import _native
 from hoarfrost.cache import paged_attention
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import instruction_sets, page_attention
-from hoarfrost.native.page_attention import PageLists, Summaries
+from hoarfrost.kernels import instruction_sets, page_attention
+from hoarfrost.kernels.page_attention import PageLists, Summaries
 
 SCALE = 0.3
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}

@@ -32,7 +32,7 @@ from hoarfrost.drafting import DFlashConfig, DFlashDrafter, DFlashModel, load_dr
 from hoarfrost.drafting.convolution import Convolution, convolve_around
 from hoarfrost.drafting.selector import CandidateSelector, candidate_log_probs, transition_scores
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.linear import plain_product
+from hoarfrost.kernels.linear import plain_product
 from hoarfrost.tree import Conditionals
 
 SELECTOR = {"selector_rank": 7, "selector_top_k": 5}

@@ -18,8 +18,8 @@ from hoarfrost.drafting.native_passes import NativePasses, can_run_natively
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.rotary import RotaryAngles
 from hoarfrost.drafting.selector import CandidateSelector, SelectorPass, new_weigher, weigh_plainly
-from hoarfrost.native.drafter import NativeSelector
-from hoarfrost.native.linear import plain_product
+from hoarfrost.kernels.drafter import NativeSelector
+from hoarfrost.kernels.linear import plain_product
 from hoarfrost.rotary import LEAST_POSITIONS
 
 NATIVE = {name: config for name, config in VARIANTS.items() if config.conv_kernel_size is None}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hoarfrost.drafting.plain import PlainSourceShares, remember_plain
 from hoarfrost.drafting.retrieval import GRADE_PRIORS, GRADES, MAX_MATCH, NUM_SUCCESSORS, PATH_PRIOR, PRIOR_WEIGHT, Retrieval
-from hoarfrost.native import Repetition, SourceShares, SuccessorTable
+from hoarfrost.kernels import Repetition, SourceShares, SuccessorTable
 
 
 def longest_repeated_suffix(text: list[int]) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from hoarfrost.cache import DenseStore, Store
-from hoarfrost.native import linear
-from hoarfrost.native.decoder import NativeLayer
+from hoarfrost.kernels import linear
+from hoarfrost.kernels.decoder import NativeLayer
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.blocks import FusedStack, NativeStack, StockStack
 from hoarfrost.target.loading import load_config, load_tokenizer

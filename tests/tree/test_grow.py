@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree.random_trees import assert_equal_trees, assert_well_formed, random_candidates
 
-from hoarfrost.native import Repetition, SourceShares, SuccessorTable, TreeHints, gumbel_noise_range
+from hoarfrost.kernels import Repetition, SourceShares, SuccessorTable, TreeHints, gumbel_noise_range
 from hoarfrost.tree import Candidates, grow_trees, grow_worthwhile
 from hoarfrost.tree.plain import PlainHints, allocate_plain, grow_tree_plain, share_given
 

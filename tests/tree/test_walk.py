@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree.random_trees import draft_trees
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.sampling import Chooser, SamplingParams
 from hoarfrost.tree import DraftTree, walk
 
@@ -47,7 +47,7 @@ def test_along_known_choices_equals_the_twin(tree: DraftTree, data: st.DataObjec
     choices = data.draw(st.lists(st.integers(0, 2), min_size=tree.num_rows, max_size=tree.num_rows))
     columns = np.array([choices, choices]).T  # a column lies as the best tokens of rows do
     expected = walk(tree, choices.__getitem__)
-    assert native.walk_along(tree.parents, tree.token_ids, columns[:, 0]) == (expected.rows, expected.token_ids)
+    assert kernels.walk_along(tree.parents, tree.token_ids, columns[:, 0]) == (expected.rows, expected.token_ids)
 
 
 @settings(max_examples=60)
@@ -57,18 +57,18 @@ def test_with_noise_equals_the_twin(tree: DraftTree, seed: int, dtype: torch.dty
     logits = torch.randn(tree.num_rows, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
     chooser = Chooser(SamplingParams(temperature=0.8, seed=seed))
     expected = walk(tree, lambda row: chooser.choose(logits[row], 40 + int(tree.depths[row]), 0))
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 0.8, seed, 40) == (expected.rows, expected.token_ids)
+    assert kernels.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 0.8, seed, 40) == (expected.rows, expected.token_ids)
 
 
 def test_only_accepted_rows_are_read_and_a_broken_one_ends_the_walk() -> None:
     tree = DraftTree.from_parents([0, 1, 2], [-1, 0, 0])
     logits = torch.tensor([[-90.0, 90.0, -90.0], [torch.nan] * 3, [torch.nan] * 3])
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, -1])
+    assert kernels.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, -1])
     logits[1] = torch.tensor([90.0, -90.0, -90.0])
-    assert native.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, 0])
+    assert kernels.walk_with_noise(tree.parents, tree.token_ids, logits, 0, 1.0, 1, 1) == ([0, 1], [1, 0])
 
 
 def test_a_tree_and_its_choices_are_as_long_as_each_other() -> None:
     tree = DraftTree.single(5)
     with pytest.raises(ValueError, match="a parent, a token and a choice"):
-        native.walk_along(tree.parents, tree.token_ids, np.zeros(2, np.int64))
+        kernels.walk_along(tree.parents, tree.token_ids, np.zeros(2, np.int64))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hoarfrost.cache.attention import PREFILL_ROWS, attend_all, attend_causal, attend_tail, attend_with_mask
 from hoarfrost.cache.store import Visibility
-from hoarfrost.native.decoder import Layout, append_rows, attend_dense, can_append, can_attend
+from hoarfrost.kernels.decoder import Layout, append_rows, attend_dense, can_append, can_attend
 
 
 class DenseStore:

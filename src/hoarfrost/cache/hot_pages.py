@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.native.page_attention import PageLists
+from hoarfrost.kernels.page_attention import PageLists
 
 
 class HotPages:

@@ -16,7 +16,7 @@ from hoarfrost.cache.hot_pages import HotPages
 from hoarfrost.cache.index import KeyPages, PageChanges, PageTable
 from hoarfrost.cache.page_pool import PagePool
 from hoarfrost.cache.page_summaries import PageSummaries
-from hoarfrost.native.page_attention import PageLists
+from hoarfrost.kernels.page_attention import PageLists
 
 
 class LayerPages:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost.native.page_attention import Summaries
+from hoarfrost.kernels.page_attention import Summaries
 
 BLOCK_PAGES = 256  # taken at a time, so that what is gathered stays small
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.cache.attention import attend_with_weight, pack_heads
-from hoarfrost.native.page_attention import PageLists, Summaries, can_attend
-from hoarfrost.native.page_attention import attend_pages as attend_pages_native
+from hoarfrost.kernels.page_attention import PageLists, Summaries, can_attend
+from hoarfrost.kernels.page_attention import attend_pages as attend_pages_native
 
 # What a prompt that streams over all pages holds on the compute device at a time: pages per head, and rows of its own.
 BLOCK_PAGES, BLOCK_ROWS = 64, 512
@@ -49,7 +49,7 @@ def attend_pages_plain(
     scale: float,
     summaries: Summaries | None = None,
 ) -> Tensor:
-    """The twin of `hoarfrost.native.page_attention.attend_pages`, for every device and float dtype."""
+    """The twin of `hoarfrost.kernels.page_attention.attend_pages`, for every device and float dtype."""
     num_heads, num_rows, head_dim = queries.shape
     num_kv_heads = keys.shape[0]
     accurate = torch.promote_types(queries.dtype, torch.float32)

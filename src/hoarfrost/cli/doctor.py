@@ -56,7 +56,7 @@ def precision() -> Iterator[Finding]:
 
 
 def native_kernels() -> Iterator[Finding]:
-    from hoarfrost.native import instruction_sets
+    from hoarfrost.kernels import instruction_sets
 
     present = instruction_sets()
     yield Finding("native kernels", OK, f"built; {present[-1]} in use, of {', '.join(present)}")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hoarfrost.native.linear import MakeProduct, Product
+from hoarfrost.kernels.linear import MakeProduct, Product
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hoarfrost.drafting.network import DFlashModel, head_logits, scale_embedding
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.protocol import DraftState
 from hoarfrost.drafting.selector import SelectorPass, new_weigher
-from hoarfrost.native.drafter import gather_rows
+from hoarfrost.kernels.drafter import gather_rows
 from hoarfrost.tree import Conditionals, Marginals
 
 __all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]

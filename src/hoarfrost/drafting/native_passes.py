@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hoarfrost.cache import DenseStore
 from hoarfrost.drafting.network import DFlashModel, Layer, stacked
-from hoarfrost.native.decoder import LayerShape, LayerTensors
-from hoarfrost.native.drafter import ContextTensors, DraftRows, NativeDraftNetwork
+from hoarfrost.kernels.decoder import LayerShape, LayerTensors
+from hoarfrost.kernels.drafter import ContextTensors, DraftRows, NativeDraftNetwork
 
 
 def can_run_natively(model: DFlashModel) -> bool:

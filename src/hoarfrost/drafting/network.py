@@ -27,7 +27,7 @@ from hoarfrost.drafting.config import DFlashConfig
 from hoarfrost.drafting.convolution import Convolution, ConvolutionWeights, convolve_around
 from hoarfrost.drafting.rotary import RotaryAngles
 from hoarfrost.drafting.selector import CandidateSelector, SelectorWeights
-from hoarfrost.native.linear import MakeProduct, Product, plain_product
+from hoarfrost.kernels.linear import MakeProduct, Product, plain_product
 from hoarfrost.rotary import rotate
 
 INITIAL_STANDARD_DEVIATION = 0.02

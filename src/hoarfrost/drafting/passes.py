@@ -18,7 +18,7 @@ from torch.nn import functional
 from hoarfrost.cache import DenseStore
 from hoarfrost.cache.store import Visibility
 from hoarfrost.drafting.network import DFlashModel, context_keys_values, fuse_features, run_layer
-from hoarfrost.native.linear import fastest_product
+from hoarfrost.kernels.linear import fastest_product
 
 
 class Passes(Protocol):

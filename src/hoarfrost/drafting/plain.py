@@ -1,4 +1,4 @@
-"""The plain twins of native/retrieval.hpp: the same rules in a few lines of Python, for tests and for reading."""
+"""The plain twins of native/tree/retrieval.hpp: the same rules in a few lines of Python, for tests and for reading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native import Repetition, SuccessorTable
+from hoarfrost.kernels import Repetition, SuccessorTable
 
 MEMORY = 0.999
 LEAST_CHANCE = 1e-3

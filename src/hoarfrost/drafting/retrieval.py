@@ -12,14 +12,14 @@ What a source is worth is learnt: of the probability that the drafter's best can
 That share is kept per matched length (repetition; a path's token at step j has j more tokens matched) and per grade (successors; steps of
 the probability that they had).
 
-The arithmetic is native (native/retrieval.hpp; plain twin: `hoarfrost.drafting.plain`).
+The arithmetic is native (native/tree/retrieval.hpp; plain twin: `hoarfrost.drafting.plain`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hoarfrost import native
+from hoarfrost import kernels
 
 NUM_SUCCESSORS = 4
 
@@ -39,15 +39,15 @@ class Retrieval:
     """Both sources for one target: the table of successors, which all requests share, and what the sources are worth.
 
     That is kept apart for rounds with and without a drafter (whose guesses leave other things over) and for every temperature. The
-    repetitions are the sequences' own (`native.Repetition`).
+    repetitions are the sequences' own (`kernels.Repetition`).
     """
 
     def __init__(self, vocab_size: int) -> None:
-        self.table = native.SuccessorTable(vocab_size, NUM_SUCCESSORS, np.log(GRADES).tolist())
-        self._shares: dict[tuple[bool, float], native.SourceShares] = {}
+        self.table = kernels.SuccessorTable(vocab_size, NUM_SUCCESSORS, np.log(GRADES).tolist())
+        self._shares: dict[tuple[bool, float], kernels.SourceShares] = {}
 
-    def shares(self, is_drafted: bool, temperature: float) -> native.SourceShares:
+    def shares(self, is_drafted: bool, temperature: float) -> kernels.SourceShares:
         key = is_drafted, temperature
         if key not in self._shares:
-            self._shares[key] = native.SourceShares(2 * GRADE_PRIORS, [PATH_PRIOR] * (MAX_MATCH + 1), PRIOR_WEIGHT)
+            self._shares[key] = kernels.SourceShares(2 * GRADE_PRIORS, [PATH_PRIOR] * (MAX_MATCH + 1), PRIOR_WEIGHT)
         return self._shares[key]

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hoarfrost.native.drafter import NativeSelector
-from hoarfrost.native.linear import MakeProduct, Product, can_multiply, fastest_product
+from hoarfrost.kernels.drafter import NativeSelector
+from hoarfrost.kernels.linear import MakeProduct, Product, can_multiply, fastest_product
 
 Weigh = Callable[[Tensor, NDArray[np.float32], NDArray[np.int64], Sequence[int]], NDArray[np.float32]]
 """(final states `[S, L, H]`, log-probabilities and token ids of candidates `[S, L, K]`, S bonus tokens) -> log-probabilities of the

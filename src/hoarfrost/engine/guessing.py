@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.drafting import Drafter
 from hoarfrost.drafting.retrieval import Retrieval
 from hoarfrost.engine.costs import CostModel, load_costs
@@ -205,14 +205,14 @@ class Guesser:
         width = min(wanted, config.max_width or wanted)
         return [result[index].within(sequence.num_remaining - 1, width) for index, sequence in enumerate(sequences)]
 
-    def _hints(self, sequence: Sequence, is_drafted: bool, config: TreeConfig) -> native.TreeHints:
+    def _hints(self, sequence: Sequence, is_drafted: bool, config: TreeConfig) -> kernels.TreeHints:
         """What is known beside the drafter's guesses, and of these; the repetition takes in what was emitted since the last round."""
         temperature, is_noisy = calibration_key(sequence, config)
         calibration = self.calibration(temperature, is_noisy).parameters if config.calibration and is_drafted else None
         if not config.retrieval:
-            return native.TreeHints(calibration)
+            return kernels.TreeHints(calibration)
         sequence.repetition.extend(sequence.tokens_from(len(sequence.repetition)))
-        return native.TreeHints(
+        return kernels.TreeHints(
             calibration,
             self.retrieval.table,
             sequence.repetition,

@@ -11,7 +11,7 @@ from torch import Tensor
 from hoarfrost.cache import Store
 from hoarfrost.drafting import DraftState
 from hoarfrost.engine.statistics import Statistics
-from hoarfrost.native import Repetition
+from hoarfrost.kernels import Repetition
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.sampling import not_finite
 from hoarfrost.tree import DraftTree, Walk, walk
@@ -24,10 +24,10 @@ def walk_of(sequence: Sequence, tree: DraftTree, logits: Tensor, start: int, lik
     """
     chooser, num_generated, position = sequence.chooser, len(sequence.token_ids), sequence.store.length + 1
     if likeliest is not None and chooser.is_greedy(num_generated):
-        return Walk(*native.walk_along(tree.parents, tree.token_ids, likeliest[start : start + tree.num_rows]))
-    if chooser.takes_all(num_generated) and native.can_read(logits):
+        return Walk(*kernels.walk_along(tree.parents, tree.token_ids, likeliest[start : start + tree.num_rows]))
+    if chooser.takes_all(num_generated) and kernels.can_read(logits):
         params = chooser.params
-        walked = Walk(*native.walk_with_noise(tree.parents, tree.token_ids, logits, start, params.temperature, params.seed, position))
+        walked = Walk(*kernels.walk_with_noise(tree.parents, tree.token_ids, logits, start, params.temperature, params.seed, position))
         if walked.token_ids[-1] < 0:
             raise not_finite()
         return walked

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.sampling.params import SamplingParams
 from hoarfrost.tree.candidates import Candidates, candidates_of
 from hoarfrost.tree.marginals import Marginals
@@ -38,13 +38,13 @@ def couple(
     Returns:
         Per sequence log-probabilities to win and token ids, `[L, 1, min(num_candidates, V)]`; -inf where a filter drops a token.
     """
-    whole = [one.keeps_all and native.can_read(part.logits) for one, part in zip(params, marginals, strict=True)]
+    whole = [one.keeps_all and kernels.can_read(part.logits) for one, part in zip(params, marginals, strict=True)]
     pools = iter(candidates_of([part for part, is_whole in zip(marginals, whole, strict=True) if not is_whole], NUM_COUPLED))
     result = []
     for part, one, position, is_whole in zip(marginals, params, first_positions, whole, strict=True):
         if is_whole:
             wanted = min(num_candidates, part.vocab_size)
-            scores, token_ids = native.best_with_noise(part.logits, one.temperature, one.seed, position, wanted)
+            scores, token_ids = kernels.best_with_noise(part.logits, one.temperature, one.seed, position, wanted)
         else:
             scores, token_ids = _ranked(next(pools), one, position)
         scores -= scores[:, :1]
@@ -57,7 +57,7 @@ def _ranked(pool: Candidates, params: SamplingParams, first_position: int) -> tu
     """Scores and ids `[L, M]` of a pool, best first."""
     log_probs, token_ids = pool.log_probs[:, 0], pool.token_ids[:, 0]
     scores = _filtered(log_probs / np.float32(params.temperature), params)
-    scores = scores + native.gumbel_noise_rows(params.seed, first_position, token_ids)
+    scores = scores + kernels.gumbel_noise_rows(params.seed, first_position, token_ids)
     order = np.argsort(-scores, axis=-1, kind="stable")
     return np.take_along_axis(scores, order, -1), np.take_along_axis(token_ids, order, -1)
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.errors import InvalidInput
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_range
 from hoarfrost.sampling.params import SamplingParams
@@ -76,8 +76,8 @@ class Chooser:
 
     def _choose_of_all(self, logits_row: torch.Tensor, position: int) -> int:
         """`choose` without filters, on the row's own device, in the arithmetic of `_scaled`."""
-        if native.can_read(logits_row[None]):
-            _, [[token_id]] = native.best_with_noise(logits_row[None], self.params.temperature, self.params.seed, position, 1)
+        if kernels.can_read(logits_row[None]):
+            _, [[token_id]] = kernels.best_with_noise(logits_row[None], self.params.temperature, self.params.seed, position, 1)
             if token_id < 0:
                 raise not_finite()
             return int(token_id)
@@ -115,11 +115,11 @@ def best_rows(logits: torch.Tensor) -> Ids:
     Raises:
         InvalidInput: a row's largest logit is NaN or infinite.
     """
-    if native.can_read(logits):
-        token_ids = native.best_tokens(logits)
+    if kernels.can_read(logits):
+        token_ids = kernels.best_tokens(logits)
     elif logits.device.type == "cpu" and logits.dtype != torch.float64:
         parts = torch.split(logits, max(1, _MAX_WIDENED // logits.shape[1]))
-        token_ids = np.concatenate([native.best_tokens(part.float()) for part in parts])
+        token_ids = np.concatenate([kernels.best_tokens(part.float()) for part in parts])
     else:
         best = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest value, so looking at the winner finds it
         token_ids = torch.where(logits.gather(-1, best).isfinite(), best, -1)[:, 0].cpu().numpy()

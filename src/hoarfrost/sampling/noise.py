@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import torch
 
-from hoarfrost import native
-from hoarfrost.native.noise import ALL_BITS
+from hoarfrost import kernels
+from hoarfrost.kernels.noise import ALL_BITS
 
 _POSITION_OFFSET = 0x9E3779B97F4A7C15
 _TOKEN_OFFSET = 0xD1B54A32D192ED03
@@ -43,14 +43,14 @@ def gumbel_noise(seed: int, position: int, token_ids: torch.Tensor) -> torch.Ten
         float32 [m] on the device of `token_ids`.
     """
     if _on_host(token_ids.device):
-        return torch.from_numpy(native.gumbel_noise(seed, position, token_ids.cpu().numpy())).to(token_ids.device)
+        return torch.from_numpy(kernels.gumbel_noise(seed, position, token_ids.cpu().numpy())).to(token_ids.device)
     return gumbel_noise_plain(seed, position, token_ids)
 
 
 def gumbel_noise_range(seed: int, position: int, vocab_size: int, device: torch.device) -> torch.Tensor:
     """The noise of token ids 0 .. vocab_size - 1 at one absolute position: float32 [vocab_size] on `device`."""
     if _on_host(device):
-        return torch.from_numpy(native.gumbel_noise_range(seed, position, vocab_size)).to(device)
+        return torch.from_numpy(kernels.gumbel_noise_range(seed, position, vocab_size)).to(device)
     return gumbel_noise_plain(seed, position, torch.arange(vocab_size, device=device))
 
 

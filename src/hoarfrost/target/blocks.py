@@ -1,9 +1,9 @@
 """The decoder stack run by straight-line code over fused weights, in place of transformers' layer modules.
 
 Per layer: one product for q, k and v, one for gate and up; the per-head norms of queries and keys together; no module dispatch. On a CPU
-all layers are one native call (`hoarfrost.native.decoder`), with hidden states in float32, as long as every row's store is a dense one; for
-other stores a layer is two native calls around its attention. Elsewhere `FusedLayer` does the same in torch. Transformers' own layers are
-the twin of all these (`StockStack`), and serve every model in which a layer holds something that is not known to `fusing`.
+all layers are one native call (`hoarfrost.kernels.decoder`), with hidden states in float32, as long as every row's store is a dense one;
+for other stores a layer is two native calls around its attention. Elsewhere `FusedLayer` does the same in torch. Transformers' own layers
+are the twin of all these (`StockStack`), and serve every model in which a layer holds something that is not known to `fusing`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost.cache import DenseStore
-from hoarfrost.native.decoder import LayerShape, LayerTensors, Layout, NativeLayer, NativeLayers, SegmentRows, rms_norm
-from hoarfrost.native.linear import Product, fastest_product
+from hoarfrost.kernels.decoder import LayerShape, LayerTensors, Layout, NativeLayer, NativeLayers, SegmentRows, rms_norm
+from hoarfrost.kernels.linear import Product, fastest_product
 from hoarfrost.rotary import RotaryTable, rotate
 from hoarfrost.target.packed import PackedRows, Segment, attend_segments
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hoarfrost.native.decoder import LayerShape, LayerTensors, NativeLayer
+from hoarfrost.kernels.decoder import LayerShape, LayerTensors, NativeLayer
 from hoarfrost.rotary import RotaryTable
 from hoarfrost.target.blocks import FusedLayer, FusedStack, NativeStack, Stack, StackParts, StockStack
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.kernels.linear import has_bfloat16_instructions, pack_linears
 from hoarfrost.models import SHIPPED
-from hoarfrost.native.linear import has_bfloat16_instructions, pack_linears
 from hoarfrost.target.blocks import Stack
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention

@@ -24,7 +24,7 @@ from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.drafting.network import DFlashModel, new_selector
 from hoarfrost.drafting.selector import candidate_log_probs, transition_scores
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.linear import plain_product
+from hoarfrost.kernels.linear import plain_product
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, percentages, row_chunks

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost import native
-from hoarfrost.native import TreeHints
+from hoarfrost import kernels
+from hoarfrost.kernels import TreeHints
 from hoarfrost.tree.build import draft_tree
 from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree
@@ -42,5 +42,5 @@ def grow_worthwhile(
         row_ms: float64 [N]: entry n - 1 is the time of a pass over n rows; no round may have more than N. There are at most N trees.
         fixed_ms: time of a round that does not depend on its rows.
     """
-    built, *promise = native.grow_worthwhile([one.arrays for one in candidates], bonus_token_ids, row_ms, fixed_ms, hints)
+    built, *promise = kernels.grow_worthwhile([one.arrays for one in candidates], bonus_token_ids, row_ms, fixed_ms, hints)
     return Worth([draft_tree(one) for one in built], *promise)

@@ -1,6 +1,6 @@
 """Building draft trees: the likeliest prefixes under the drafter's marginals, best first (DDTree, arXiv 2604.12989, section 3).
 
-The growth itself is native (`hoarfrost.native`; plain twin: `hoarfrost.tree.plain`). A node of rank r needs r better siblings in the tree,
+The growth itself is native (`hoarfrost.kernels`; plain twin: `hoarfrost.tree.plain`). A node of rank r needs r better siblings in the tree,
 so most trees ask for a few candidates per depth only. On the CPU the kernel reads logits as it grows; from another device the candidates
 are fetched for the whole batch, few at first and twice as many whenever a tree asks for one that was not fetched. Either way the tree is
 the one that all candidates at hand would give.
@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import BuiltTree, TreeHints
+from hoarfrost.kernels import BuiltTree, TreeHints
 from hoarfrost.tree.candidates import Candidates, candidates_of
 from hoarfrost.tree.draft_tree import DraftTree
 from hoarfrost.tree.marginals import Marginals
@@ -42,7 +42,7 @@ def grow_trees(
     Nodes come in the order of falling calibrated log-probability; the greedy spine never later than its uncalibrated one would have it.
     `hints` holds one for each sequence, or none.
     """
-    trees, _ = native.build_trees([one.arrays for one in candidates], bonus_token_ids, budget, has_more=False, hints=hints)
+    trees, _ = kernels.build_trees([one.arrays for one in candidates], bonus_token_ids, budget, has_more=False, hints=hints)
     return [GrownTree(draft_tree(one), one.log_probs) for one in trees]
 
 
@@ -67,8 +67,8 @@ def build_trees(
     if budget == 0:
         return [DraftTree.single(token_id) for token_id in bonus_token_ids]
     logits = [one.logits for one in marginals]
-    if all(native.can_read(one) for one in logits):
-        return [draft_tree(one) for one in native.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)]
+    if all(kernels.can_read(one) for one in logits):
+        return [draft_tree(one) for one in kernels.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)]
     return _build_by_widening(marginals, bonus_token_ids, budget, max_width)
 
 
@@ -83,7 +83,7 @@ def _build_by_widening(
     while pending:
         best = candidates_of([marginals[index] for index in pending], num_ranks)
         roots = [bonus_token_ids[index] for index in pending]
-        built, needs_more = native.build_trees([one.arrays for one in best], roots, budget, has_more=num_ranks < num_candidates)
+        built, needs_more = kernels.build_trees([one.arrays for one in best], roots, budget, has_more=num_ranks < num_candidates)
         trees.update((index, draft_tree(one)) for index, one, more in zip(pending, built, needs_more, strict=True) if not more)
         pending = [index for index in pending if index not in trees]
         num_ranks = min(2 * num_ranks, num_candidates, budget)

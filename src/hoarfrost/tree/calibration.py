@@ -6,7 +6,7 @@ is not on the greedy spine it guesses for a past that did not happen. So there i
 
     P(accepted) = sigmoid(slope * logit(p) + intercept)
 
-They start at the identity and are updated by one Newton step per walk, older observations counting less and less (native/learning.hpp;
+They start at the identity and are updated by one Newton step per walk, older observations counting less and less (native/tree/learning.hpp;
 plain twin: `hoarfrost.tree.plain.judge_walk_plain`). Calibrated probabilities order the search (across depths and branches, not among
 siblings) and say what a tree is worth; no token depends on them.
 """
@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost import native
-from hoarfrost.native import Verdict
+from hoarfrost import kernels
+from hoarfrost.kernels import Verdict
 from hoarfrost.tree.candidates import Candidates
 
 NUM_OBSERVED = 4
@@ -29,7 +29,7 @@ PRIOR_WEIGHT = 4.0
 
 
 class Calibration:
-    """Slopes and intercepts for `num_depths` depths, as `native.TreeHints` takes them: `parameters` float32 [2, 2, num_depths]."""
+    """Slopes and intercepts for `num_depths` depths, as `kernels.TreeHints` takes them: `parameters` float32 [2, 2, num_depths]."""
 
     def __init__(self, num_depths: int) -> None:
         self.parameters = np.zeros((2, 2, num_depths), np.float32)
@@ -39,11 +39,11 @@ class Calibration:
 
     def observe(self, candidates: Candidates, chosen: NDArray[np.int64]) -> Verdict:
         """Learns from the tokens `chosen` int64 [m] at the rows of a walk, and says how the guesses fared by what was believed before."""
-        return native.judge_walk(
+        return kernels.judge_walk(
             candidates.log_probs, candidates.token_ids, candidates.places, chosen, NUM_OBSERVED, self.parameters, self.information
         )
 
 
 def judge(candidates: Candidates, chosen: NDArray[np.int64]) -> Verdict:
     """How guesses that are believed as they are fared."""
-    return native.judge_walk(candidates.log_probs, candidates.token_ids, candidates.places, chosen, NUM_OBSERVED)
+    return kernels.judge_walk(candidates.log_probs, candidates.token_ids, candidates.places, chosen, NUM_OBSERVED)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native import CandidateArrays
-from hoarfrost.native.drafter import order_transitions
+from hoarfrost.kernels import CandidateArrays
+from hoarfrost.kernels.drafter import order_transitions
 from hoarfrost.tree.marginals import Marginals, top_of
 from hoarfrost.tree.transitions import Conditionals, Transitions
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from hoarfrost import native
+from hoarfrost import kernels
 from hoarfrost.errors import InvalidInput
 
 Top = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -89,9 +89,9 @@ def top_on_host(parts: list[Tensor], k: int) -> Top:
 
     A row that holds NaN or +inf gives NaN.
     """
-    if not all(native.can_read(part) for part in parts):
+    if not all(kernels.can_read(part) for part in parts):
         return _to_host(*_top_rows(parts, k))
-    tops = [native.top_log_probs(part, k) for part in parts]
+    tops = [kernels.top_log_probs(part, k) for part in parts]
     return tops[0] if len(tops) == 1 else (np.concatenate([top[0] for top in tops]), np.concatenate([top[1] for top in tops]))
 
 
@@ -100,8 +100,8 @@ def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     A row that holds NaN or +inf gives NaN.
     """
-    if native.can_read(logits):
-        log_probs, token_ids = native.top_log_probs(logits, k)
+    if kernels.can_read(logits):
+        log_probs, token_ids = kernels.top_log_probs(logits, k)
         return torch.from_numpy(log_probs), torch.from_numpy(token_ids)
     return _top_rows([logits], k)
 

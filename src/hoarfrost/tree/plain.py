@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native import Verdict, gumbel_noise
+from hoarfrost.kernels import Verdict, gumbel_noise
 from hoarfrost.tree.calibration import NUM_OBSERVED
 from hoarfrost.tree.candidates import Candidates
 from hoarfrost.tree.draft_tree import DraftTree

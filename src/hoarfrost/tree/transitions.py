@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native.drafter import broken_transitions
+from hoarfrost.kernels.drafter import broken_transitions
 from hoarfrost.tree.marginals import Marginals
 
 

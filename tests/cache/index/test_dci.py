@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hoarfrost.cache.index import DciConfig, DciIndex, dci_plain, lift
 from hoarfrost.cache.index.dci_tree import DciTree, levels_of
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import index as kernels
-from hoarfrost.native import instruction_sets
+from hoarfrost.kernels import index as kernels
+from hoarfrost.kernels import instruction_sets
 
 variants = pytest.mark.parametrize("variant", instruction_sets())
 

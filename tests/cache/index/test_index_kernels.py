@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hoarfrost.cache.index import KeyPages, plain, scoring, sketch
-from hoarfrost.native import index as kernels
-from hoarfrost.native import instruction_sets
+from hoarfrost.kernels import index as kernels
+from hoarfrost.kernels import instruction_sets
 
 variants = pytest.mark.parametrize("variant", instruction_sets())
 dims = st.sampled_from((1, 8, 20, 64, 96, 128, 256, 300))

@@ -26,7 +26,7 @@ from hoarfrost.cache.index.lift import project_query, random_direction
 from hoarfrost.cache.index.page_rows import PageRows
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import index as kernels
+from hoarfrost.kernels import index as kernels
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The plain twins of native/dci_pages.cpp: cells cut into pages, and the lists of several queries merged."""
+"""The plain twins of native/pages/dci_pages.cpp: cells cut into pages, and the lists of several queries merged."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native.index import Masses
+from hoarfrost.kernels.index import Masses
 
 
 def cut_cells(

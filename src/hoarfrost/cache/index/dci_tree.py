@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoarfrost.cache.index.lift import Lifted
-from hoarfrost.native import index as kernels
+from hoarfrost.kernels import index as kernels
 
 ROOT = 0
 

@@ -28,7 +28,7 @@ from hoarfrost.cache.index.self_check import prefers_order
 from hoarfrost.cache.index.sketch import random_flips
 from hoarfrost.cache.index.sketched_pages import SketchedPages
 from hoarfrost.errors import InvalidInput
-from hoarfrost.native import index as kernels
+from hoarfrost.kernels import index as kernels
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Keys lifted to one length, so that the largest product is the least distance; in 16-bit fixed point. The plain twins of native/dci.cpp.
+"""Keys lifted to one length, so that the largest product is the least distance; in 16-bit fixed point. The plain twins of
+native/pages/dci.cpp.
 
 A key k becomes (k, sqrt(R^2 - |k|^2)) / R * 32767 with R the length of the longest key at building; keys of the same length are as near to
 each other as their product is large, and a query (q, 0) is nearest to the key with the largest q . k. Products of whole numbers do not

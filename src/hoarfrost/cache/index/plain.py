@@ -1,4 +1,4 @@
-"""The plain twins of the kernels in `hoarfrost.native.index`, all heads at once.
+"""The plain twins of the kernels in `hoarfrost.kernels.index`, all heads at once.
 
 `page_log_masses` also serves keys that those cannot read.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hoarfrost.cache.index import grouping, sketch
 from hoarfrost.cache.index.protocol import KeyPages
-from hoarfrost.native.index import Masses, Sketches
+from hoarfrost.kernels.index import Masses, Sketches
 
 _LOG2_E = math.log2(math.e)
 _PAGES_AT_ONCE = 1024

@@ -16,7 +16,7 @@ from hoarfrost.cache.index.checks import check_keys, check_page_size, check_quer
 from hoarfrost.cache.index.page_rows import PageRows, rows_in_order
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageTable
 from hoarfrost.cache.index.scoring import LOG2_E, all_log_masses, best_pages, in_log2
-from hoarfrost.native.index import Masses
+from hoarfrost.kernels.index import Masses
 
 
 class QuestIndex:

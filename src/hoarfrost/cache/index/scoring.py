@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hoarfrost.cache.index import plain
 from hoarfrost.cache.index.protocol import KeyPages
-from hoarfrost.native import index as kernels
-from hoarfrost.native.index import Masses
+from hoarfrost.kernels import index as kernels
+from hoarfrost.kernels.index import Masses
 
 LOG2_E = math.log2(math.e)
 

@@ -19,7 +19,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hoarfrost.native.index import MAX_COORDINATES, UNIT_ROWS, Masses
+from hoarfrost.kernels.index import MAX_COORDINATES, UNIT_ROWS, Masses
 
 _LOG2_E = math.log2(math.e)
 _LARGEST_ENTRY = np.float32(63)

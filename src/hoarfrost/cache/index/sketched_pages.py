@@ -11,8 +11,8 @@ from hoarfrost.cache.index.checks import not_finite
 from hoarfrost.cache.index.protocol import KeyPages, PageChanges
 from hoarfrost.cache.index.scoring import search
 from hoarfrost.cache.index.sketch import num_units
-from hoarfrost.native import index as kernels
-from hoarfrost.native.index import UNIT_ROWS, Masses, Sketches
+from hoarfrost.kernels import index as kernels
+from hoarfrost.kernels.index import UNIT_ROWS, Masses, Sketches
 
 _SAMPLE_ROWS = 256
 _INFINITE_FACTOR = 0x7F80  # the bits of infinity, below those of NaN

@@ -1,0 +1,168 @@
+// Bindings of the drafter's passes and of transitions. As in decoder_bindings.cpp, tensors come as addresses where a call is made in every
+// round, checked by src/hoarfrost/kernels/drafter.py; everything else comes as arrays.
+#include "bindings/drafter_bindings.hpp"
+
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/tuple.h>
+
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+
+#include "bindings/bindings.hpp"
+#include "decoder/draft_network.hpp"
+#include "decoder/transitions.hpp"
+
+namespace hoarfrost {
+
+namespace {
+
+using Norm = Input<float, 1>;
+
+std::vector<float> to_vector(const Norm& values) { return std::vector<float>(values.data(), values.data() + values.size()); }
+
+// Rows in the type of the weights as floats; float32 stays where it is.
+template <class Stored>
+class Floats {
+public:
+    Floats(const Stored* rows, size_t count) : rows_(rows) {
+        if constexpr (!std::is_same_v<Stored, float>) {
+            widened_ = std::make_unique_for_overwrite<float[]>(count);
+            for (size_t i = 0; i < count; ++i) widened_[i] = to_float(rows[i]);
+        }
+    }
+
+    const float* data() const {
+        if constexpr (std::is_same_v<Stored, float>) return rows_;
+        else return widened_.get();
+    }
+
+private:
+    const Stored* rows_;
+    std::unique_ptr<float[]> widened_;
+};
+
+template <class Weight>
+using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
+
+// Buffer, capacity, committed rows and new rows of one sequence.
+using ContextTuple = std::tuple<Address, size_t, size_t, size_t>;
+
+template <class Weight>
+std::vector<DraftContext<Weight>> to_contexts(const std::vector<ContextTuple>& tuples) {
+    std::vector<DraftContext<Weight>> contexts;
+    for (const auto& [buffer, capacity, length, count] : tuples) contexts.push_back({at<Weight>(buffer), capacity, length, count});
+    return contexts;
+}
+
+template <class Weight>
+void extend(const DraftNetwork<Weight>& network, const std::vector<ContextTuple>& contexts, Address features, Address cos, Address sin,
+            size_t num_threads) {
+    nb::gil_scoped_release unlocked;
+    size_t num_rows = 0;
+    for (const ContextTuple& context : contexts) num_rows += std::get<3>(context);
+    const Floats<Weight> rows(at<const Weight>(features), num_rows * network.num_features());
+    network.extend(to_contexts<Weight>(contexts), rows.data(), {at<const float>(cos), at<const float>(sin)}, num_threads);
+}
+
+// `blocks [contexts * block_size, width]`, then `out [contexts * (block_size - 1), width]`, in the type of the weights.
+template <class Weight>
+void run(const DraftNetwork<Weight>& network, const std::vector<ContextTuple>& contexts, Address blocks, Address cos, Address sin, Address out,
+         size_t num_threads) {
+    nb::gil_scoped_release unlocked;
+    const size_t count = contexts.size() * network.block_size() * network.width();
+    const auto hidden = std::make_unique_for_overwrite<float[]>(count);
+    for (size_t i = 0; i < count; ++i) hidden[i] = to_float(at<const Weight>(blocks)[i]);
+    network.run(to_contexts<Weight>(contexts), hidden.get(), {at<const float>(cos), at<const float>(sin)}, num_threads);
+    for (size_t i = 0; i < contexts.size() * (network.block_size() - 1) * network.width(); ++i) assign(at<Weight>(out)[i], hidden[i]);
+}
+
+// `hidden [sequences * horizon, width]` are the final states; the arrays are those of transitions.hpp, one sequence after the other.
+template <class Weight>
+void transitions(const Matrix<Weight>& projection, Address predecessors, Address successors, Address hidden, const Input<float, 3>& marginals,
+                 const Input<int64_t, 3>& token_ids, const std::vector<int64_t>& bonus_token_ids, const InPlace<float, 4>& log_probs,
+                 size_t num_threads) {
+    const size_t num_sequences = marginals.shape(0), horizon = marginals.shape(1), count = marginals.shape(2);
+    require(has_shape(token_ids, {num_sequences, horizon, count}) && has_shape(log_probs, {num_sequences, horizon, count, count}) &&
+                bonus_token_ids.size() == num_sequences,
+            "The arrays of the transitions do not fit together.");
+    nb::gil_scoped_release unlocked;
+    const size_t num_rows = num_sequences * horizon, width = projection.num_inputs(), rank = projection.num_outputs();
+    const Floats<Weight> rows(at<const Weight>(hidden), num_rows * width);
+    const auto projected = std::make_unique_for_overwrite<float[]>(num_rows * rank);
+    projection.multiply({rows.data(), num_rows, width}, projected.get(), rank, Onto::fresh, num_threads);
+    const Codebooks<Weight> codebooks{at<const Weight>(predecessors), at<const Weight>(successors), rank};
+    parallel_for(num_rows, num_threads, [&](size_t row) {
+        const size_t sequence = row / horizon, first = sequence * horizon * count;
+        const DepthCandidates candidates{marginals.data() + first, token_ids.data() + first, horizon, count, bonus_token_ids[sequence]};
+        transition_log_probs(codebooks, candidates, row % horizon, projected.get() + row * rank, log_probs.data() + row * count * count);
+    });
+}
+
+bool order(const Input<float, 3>& log_probs, const Input<int64_t, 2>& token_ids, const InPlace<float, 3>& ordered,
+           const InPlace<int64_t, 3>& ordered_ids, const InPlace<int32_t, 3>& places) {
+    const size_t horizon = token_ids.shape(0), count = token_ids.shape(1);
+    require(has_shape(log_probs, {horizon, count, count}) && has_shape(ordered, {horizon, count, count}) &&
+                has_shape(ordered_ids, {horizon, count, count}) && has_shape(places, {horizon, count, count}),
+            "The arrays of the transitions do not fit together.");
+    return order_transitions(log_probs.data(), token_ids.data(), horizon, count, ordered.data(), ordered_ids.data(), places.data());
+}
+
+// Copies rows of `table [num_rows, row_bytes]` one behind the other to `out`.
+void gather_rows(Address table, size_t num_rows, size_t row_bytes, const std::vector<size_t>& rows, Address out) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+        require(rows[i] < num_rows, "A row lies outside the table.");
+        std::memcpy(at<char>(out) + i * row_bytes, at<const char>(table) + rows[i] * row_bytes, row_bytes);
+    }
+}
+
+template <class Weight>
+void bind_network(nb::module_& module, const std::string& suffix) {
+    using Layer = DraftLayer<Weight>;
+    using Network = DraftNetwork<Weight>;
+    nb::class_<Layer>(module, ("DraftLayer" + suffix).c_str())
+        .def(
+            "__init__",
+            [](Layer* self, const Norm& input_norm, const Norm& head_norm, const Norm& post_norm, MatrixPointer<Weight> qkv,
+               MatrixPointer<Weight> output, MatrixPointer<Weight> gate_up, MatrixPointer<Weight> down, bool is_causal, size_t window) {
+                new (self) Layer{{to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
+                                  std::move(gate_up), std::move(down)},
+                                 is_causal,
+                                 window};
+            },
+            "input_norm"_a, "head_norm"_a, "post_norm"_a, "qkv"_a, "output"_a, "gate_up"_a, "down"_a, "is_causal"_a, "window"_a);
+    nb::class_<Network>(module, ("DraftNetwork" + suffix).c_str())
+        .def(
+            "__init__",
+            [](Network* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, size_t block_size,
+               MatrixPointer<Weight> fusion, const Norm& context_norm, const Norm& context_key_norm, MatrixPointer<Weight> context_kv,
+               std::vector<Layer> layers, const Norm& norm) {
+                LayerWeights<Weight> context{to_vector(context_norm), to_vector(context_key_norm), {}, std::move(context_kv), {}, {}, {}};
+                new (self) Network({num_heads, num_kv_heads, head_dim, norm_eps}, block_size, std::move(fusion), std::move(context),
+                                   std::move(layers), to_vector(norm));
+            },
+            "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "block_size"_a, "fusion"_a, "context_norm"_a, "context_key_norm"_a,
+            "context_kv"_a, "layers"_a, "norm"_a)
+        .def("extend", &extend<Weight>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
+        .def("run", &run<Weight>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a);
+}
+
+template <class Weight>
+void bind_transitions(nb::module_& module, const char* name) {
+    module.def(name, &transitions<Weight>, "projection"_a, "predecessors"_a, "successors"_a, "hidden"_a, "marginals"_a.noconvert(),
+               "token_ids"_a.noconvert(), "bonus_token_ids"_a, "log_probs"_a.noconvert(), "num_threads"_a);
+}
+
+}  // namespace
+
+void bind_drafter(nb::module_& module) {
+    bind_network<float>(module, "Float32");
+    bind_network<BFloat16>(module, "BFloat16");
+    bind_transitions<float>(module, "transitions_float32");
+    bind_transitions<BFloat16>(module, "transitions_bfloat16");
+    module.def("gather_rows", &gather_rows, "table"_a, "num_rows"_a, "row_bytes"_a, "rows"_a, "out"_a);
+    module.def("order_transitions", &order, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "ordered"_a.noconvert(),
+               "ordered_ids"_a.noconvert(), "places"_a.noconvert());
+}
+
+}  // namespace hoarfrost

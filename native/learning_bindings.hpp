@@ -1,9 +1,0 @@
-#pragma once
-
-#include "bindings.hpp"
-
-namespace hoarfrost {
-
-void bind_learning(nb::module_& module);
-
-}  // namespace hoarfrost
