@@ -27,7 +27,12 @@
 
 namespace hoarfrost {
 
-enum class InstructionSet { plain, avx2, avx512 };
+// The sets with VNNI multiply bytes in one instruction and are otherwise those that they are named after.
+enum class InstructionSet { plain, avx2, avx2_vnni, avx512, avx512_vnni };
+
+inline bool has_avx512(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx512; }
+inline bool has_avx2(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx2; }
+
 
 // What this processor can run, from the plainest to the widest; the names are those of the enumerators.
 std::vector<std::string> instruction_set_names();
@@ -53,8 +58,8 @@ HOARFROST_AVX512 void run_with_avx512(const Body& body) {
 template <class Body>
 void run_with(InstructionSet instruction_set, const Body& body) {
 #if HOARFROST_X86
-    if (instruction_set == InstructionSet::avx512) return run_with_avx512(body);
-    if (instruction_set == InstructionSet::avx2) return run_with_avx2(body);
+    if (has_avx512(instruction_set)) return run_with_avx512(body);
+    if (has_avx2(instruction_set)) return run_with_avx2(body);
 #endif
     (void)instruction_set;
     body();

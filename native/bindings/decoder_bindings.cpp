@@ -14,40 +14,59 @@
 #include "decoder/decoder_layer.hpp"
 #include "decoder/decoder_stack.hpp"
 #include "decoder/dense_attention.hpp"
+#include "decoder/dense_matrix.hpp"
+#include "decoder/quantized_matrix.hpp"
 
 namespace hoarfrost {
 
 namespace {
 
-// bfloat16 is no type of numpy's: it comes as its bits.
-template <class Scalar>
-using Bits = std::conditional_t<std::is_same_v<Scalar, BFloat16>, uint16_t, float>;
-
 std::vector<float> to_vector(const std::optional<Input<float, 1>>& values) {
     return values ? std::vector<float>(values->data(), values->data() + values->size()) : std::vector<float>();
 }
 
-template <class Weight>
-std::shared_ptr<Matrix<Weight>> make_matrix(const Input<Bits<Weight>, 2>& weight, const std::optional<Input<float, 1>>& bias,
-                                            const OptionalName& instruction_set) {
+using MatrixPointer = std::shared_ptr<const Matrix>;
+
+// bfloat16 is no type of numpy's: it comes as its bits.
+template <class Weight, class Bits>
+MatrixPointer make_dense_matrix(const Input<Bits, 2>& weight, const std::optional<Input<float, 1>>& bias, const OptionalName& instruction_set) {
     require(weight.shape(0) > 0 && weight.shape(1) > 0, "The matrix is empty.");
     require(!bias || bias->size() == weight.shape(0), "The bias must have one entry per output.");
-    return std::make_shared<Matrix<Weight>>(reinterpret_cast<const Weight*>(weight.data()), weight.shape(0), weight.shape(1), to_vector(bias),
-                                            chosen(instruction_set));
+    return std::make_shared<DenseMatrix<Weight>>(reinterpret_cast<const Weight*>(weight.data()), weight.shape(0), weight.shape(1), to_vector(bias),
+                                                 chosen(instruction_set));
 }
 
-// out [n, num_outputs] = rows [n, num_inputs] times the matrix, both in the type of the weights.
-template <class Weight>
-void multiply(const Matrix<Weight>& matrix, Address rows, size_t num_rows, Address out, size_t num_threads) {
+// `blocks [num_outputs, bytes per row]` of the ggml type `kind`.
+MatrixPointer make_quantized_matrix(const std::string& kind, const Input<uint8_t, 2>& blocks, size_t num_inputs,
+                                    const std::optional<Input<float, 1>>& bias, const OptionalName& instruction_set) {
+    const BlockFormat& format = block_format(kind);
+    require(blocks.shape(0) > 0 && num_inputs > 0 && num_inputs % format.block_size == 0 &&
+                blocks.shape(1) == num_inputs / format.block_size * format.block_bytes,
+            "The rows must be whole blocks of their type.");
+    require(!bias || bias->size() == blocks.shape(0), "The bias must have one entry per output.");
+    return std::make_shared<QuantizedMatrix>(format, blocks.data(), blocks.shape(0), num_inputs, to_vector(bias), chosen(instruction_set));
+}
+
+// out [n, num_outputs] = rows [n, num_inputs] times the matrix, each float32 or bfloat16; not float32 rows to bfloat16.
+void multiply(const Matrix& matrix, Address rows, bool rows_are_rounded, size_t num_rows, Address out, bool out_is_rounded, size_t num_threads) {
     nb::gil_scoped_release unlocked;
-    const Rows<Weight> inputs{at<const Weight>(rows), num_rows, matrix.num_inputs()};
-    matrix.multiply(inputs, at<Weight>(out), matrix.num_outputs(), Onto::fresh, num_threads);
+    const Rows inputs = rows_are_rounded ? Rows(at<const BFloat16>(rows), num_rows, matrix.num_inputs())
+                                         : Rows(at<const float>(rows), num_rows, matrix.num_inputs());
+    const Products products = out_is_rounded ? Products(at<BFloat16>(out), matrix.num_outputs()) : Products(at<float>(out), matrix.num_outputs());
+    matrix.multiply(inputs, products, num_threads);
 }
 
-template <class Weight>
+// The weights of some outputs, [n, num_inputs] in float32.
+void read_rows(const Matrix& matrix, const std::vector<size_t>& outputs, Address out) {
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        require(outputs[i] < matrix.num_outputs(), "A row lies outside the matrix.");
+        matrix.read_row(outputs[i], at<float>(out) + i * matrix.num_inputs());
+    }
+}
+
 struct DecoderLayer {
     LayerShape shape;
-    LayerWeights<Weight> weights;
+    LayerWeights weights;
 
     void check() const {
         const size_t width = weights.input_norm.size(), heads = shape.num_heads + shape.num_kv_heads;
@@ -64,32 +83,33 @@ struct DecoderLayer {
                 "gate_up and down must fit together and the width.");
     }
 
+    template <class Stored>
     void project(Address hidden, size_t num_rows, Address cos, Address sin, Address queries, Address keys, Address values,
                  size_t num_threads) const {
         nb::gil_scoped_release unlocked;
-        project_attention(shape, weights, at<const float>(hidden), num_rows, {at<const float>(cos), at<const float>(sin)}, at<Weight>(queries),
-                          at<Weight>(keys), at<Weight>(values), num_threads);
+        project_attention(shape, weights, at<const float>(hidden), num_rows, {at<const float>(cos), at<const float>(sin)}, at<Stored>(queries),
+                          at<Stored>(keys), at<Stored>(values), num_threads);
     }
 
+    template <class Stored>
     void finish(Address mixed, size_t num_rows, Address hidden, size_t num_threads) const {
         require(weights.down != nullptr, "This layer has no feed-forward network of its own.");
         nb::gil_scoped_release unlocked;
-        finish_layer(shape, weights, at<const Weight>(mixed), num_rows, at<float>(hidden), num_threads);
+        finish_layer(shape, weights, at<const Stored>(mixed), num_rows, at<float>(hidden), num_threads);
     }
 
+    template <class Stored>
     void finish_attention_only(Address mixed, size_t num_rows, Address hidden, Address normed, size_t num_threads) const {
         nb::gil_scoped_release unlocked;
-        finish_attention(shape, weights, at<const Weight>(mixed), num_rows, at<float>(hidden), at<float>(normed), num_threads);
+        finish_attention(shape, weights, at<const Stored>(mixed), num_rows, at<float>(hidden), at<float>(normed), num_threads);
     }
 };
 
-template <class Weight>
-StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& layers, const Input<float, 1>& final_norm, float final_eps,
-                                float attention_scale, const Input<Bits<Weight>, 2>& embedding) {
+StackWeights make_stack(const std::vector<const DecoderLayer*>& layers, const Input<float, 1>& final_norm, float final_eps,
+                        float attention_scale, Embedding embedding) {
     require(!layers.empty(), "The stack has no layers.");
-    require(embedding.shape(1) == final_norm.size(), "The embeddings must be of the layers' width.");
-    StackWeights<Weight> stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale,
-                               reinterpret_cast<const Weight*>(embedding.data()), embedding.shape(0)};
+    StackWeights stack{layers[0]->shape, {}, {final_norm.data(), final_norm.data() + final_norm.size()}, final_eps, attention_scale,
+                       std::move(embedding)};
     for (const auto* layer : layers) {
         const LayerShape &shape = layer->shape, &first = stack.shape;
         require(shape.num_heads == first.num_heads && shape.num_kv_heads == first.num_kv_heads && shape.head_dim == first.head_dim &&
@@ -102,65 +122,109 @@ StackWeights<Weight> make_stack(const std::vector<const DecoderLayer<Weight>*>& 
     return stack;
 }
 
+// The rows of a table [tokens, width], which is not copied.
+template <class Weight, class Bits>
+Embedding embedding_of_table(const Input<Bits, 2>& table) {
+    Embedding embedding{.num_tokens = table.shape(0)};
+    if constexpr (std::is_same_v<Weight, float>) embedding.floats = table.data();
+    else embedding.rounded = reinterpret_cast<const BFloat16*>(table.data());
+    return embedding;
+}
+
+template <class Weight, class Bits>
+StackWeights make_stack_with_table(const std::vector<const DecoderLayer*>& layers, const Input<float, 1>& final_norm, float final_eps,
+                                   float attention_scale, const Input<Bits, 2>& table) {
+    require(table.shape(1) == final_norm.size(), "The embeddings must be of the layers' width.");
+    return make_stack(layers, final_norm, final_eps, attention_scale, embedding_of_table<Weight, Bits>(table));
+}
+
+StackWeights make_stack_with_matrix(const std::vector<const DecoderLayer*>& layers, const Input<float, 1>& final_norm, float final_eps,
+                                    float attention_scale, MatrixPointer matrix) {
+    require(matrix && matrix->num_inputs() == final_norm.size(), "The embeddings must be of the layers' width.");
+    const size_t num_tokens = matrix->num_outputs();
+    return make_stack(layers, final_norm, final_eps, attention_scale, {.matrix = std::move(matrix), .num_tokens = num_tokens});
+}
+
 // (buffer, capacity, length, number of rows, words of the visible rows or 0 for causal, words per row)
 using SegmentNumbers = std::tuple<Address, size_t, size_t, size_t, Address, size_t>;
 
 // `rows [2, n]`: token ids and positions. `cos`, `sin`: of the first `num_positions` positions.
-template <class Weight>
-void run_stack_face(const StackWeights<Weight>& stack, const Input<int64_t, 2>& rows, Address cos, Address sin, size_t num_positions,
+template <class Stored>
+void run_stack_face(const StackWeights& stack, const Input<int64_t, 2>& rows, Address cos, Address sin, size_t num_positions,
                     const std::vector<SegmentNumbers>& segments, std::vector<size_t> taps, Address features, Address out, size_t num_threads) {
     require(rows.shape(0) == 2, "The rows have token ids and positions.");
     const size_t num_rows = rows.shape(1);
     const int64_t *token_ids = rows.data(), *positions = token_ids + num_rows;
     for (size_t row = 0; row < num_rows; ++row) {
-        require(token_ids[row] >= 0 && static_cast<size_t>(token_ids[row]) < stack.num_tokens, "A token lies outside the vocabulary.");
+        require(token_ids[row] >= 0 && static_cast<size_t>(token_ids[row]) < stack.embedding.num_tokens, "A token lies outside the vocabulary.");
         require(positions[row] >= 0 && static_cast<size_t>(positions[row]) < num_positions, "A position lies outside the tables.");
     }
     nb::gil_scoped_release unlocked;
-    StackPass<Weight> pass{num_rows, token_ids, positions, {at<const float>(cos), at<const float>(sin)}, {}, std::move(taps),
-                           at<Weight>(features), at<Weight>(out)};
+    StackPass<Stored> pass{num_rows, token_ids, positions, {at<const float>(cos), at<const float>(sin)}, {}, std::move(taps),
+                           at<Stored>(features), at<Stored>(out)};
     for (const auto& [buffer, capacity, length, count, words, words_per_row] : segments)
-        pass.segments.push_back({at<Weight>(buffer), capacity, length, count, at<const uint64_t>(words), words_per_row});
+        pass.segments.push_back({at<Stored>(buffer), capacity, length, count, at<const uint64_t>(words), words_per_row});
     run_stack(stack, pass, num_threads);
 }
 
-template <class Weight>
-void bind_weights(nb::module_& module, const std::string& suffix) {
-    using Layer = DecoderLayer<Weight>;
-    using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
-    nb::class_<Matrix<Weight>>(module, ("Matrix" + suffix).c_str())
-        .def(nb::new_(&make_matrix<Weight>), "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(), "instruction_set"_a = nb::none())
-        .def_prop_ro("num_outputs", &Matrix<Weight>::num_outputs)
-        .def_prop_ro("num_inputs", &Matrix<Weight>::num_inputs)
-        .def_prop_ro("nbytes", &Matrix<Weight>::num_bytes)
-        .def("multiply", &multiply<Weight>, "rows"_a, "num_rows"_a, "out"_a, "num_threads"_a);
-    nb::class_<Layer>(module, ("DecoderLayer" + suffix).c_str())
-        .def(
-            "__init__",
-            [](Layer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Input<float, 1>& input_norm,
-               const std::optional<Input<float, 1>>& head_norm, const Input<float, 1>& post_norm, MatrixPointer qkv, MatrixPointer output,
-               MatrixPointer gate_up, MatrixPointer down) {
-                Layer layer{{num_heads, num_kv_heads, head_dim, norm_eps},
-                            {to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
-                             std::move(gate_up), std::move(down)}};
-                layer.check();
-                new (self) Layer(std::move(layer));
-            },
-            "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "input_norm"_a, "head_norm"_a.none(), "post_norm"_a, "qkv"_a,
-            "output"_a, "gate_up"_a.none(), "down"_a.none())
-        .def("project", &Layer::project, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a, "values"_a, "num_threads"_a)
-        .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
-        .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
-    nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str())
-        .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a.noconvert())
-        .def("run", &run_stack_face<Weight>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a, "taps"_a, "features"_a,
-             "out"_a, "num_threads"_a);
+// Methods for keys and values, hidden states that come in and go out, of one type.
+template <class Stored>
+void bind_passes(nb::class_<DecoderLayer>& layer, nb::class_<StackWeights>& stack, const std::string& suffix) {
+    layer
+        .def(("project" + suffix).c_str(), &DecoderLayer::project<Stored>, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a,
+             "values"_a, "num_threads"_a)
+        .def(("finish" + suffix).c_str(), &DecoderLayer::finish<Stored>, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
+        .def(("finish_attention" + suffix).c_str(), &DecoderLayer::finish_attention_only<Stored>, "mixed"_a, "num_rows"_a, "hidden"_a,
+             "normed"_a, "num_threads"_a);
+    stack.def(("run" + suffix).c_str(), &run_stack_face<Stored>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a,
+              "taps"_a, "features"_a, "out"_a, "num_threads"_a);
+}
+
+void bind_weights(nb::module_& module) {
+    nb::class_<Matrix>(module, "Matrix")
+        .def_prop_ro("num_outputs", &Matrix::num_outputs)
+        .def_prop_ro("num_inputs", &Matrix::num_inputs)
+        .def_prop_ro("nbytes", &Matrix::num_bytes)
+        .def("multiply", &multiply, "rows"_a, "rows_are_rounded"_a, "num_rows"_a, "out"_a, "out_is_rounded"_a, "num_threads"_a)
+        .def("read_rows", &read_rows, "outputs"_a, "out"_a);
+    module.def("matrix_float32", &make_dense_matrix<float, float>, "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(),
+               "instruction_set"_a = nb::none());
+    module.def("matrix_bfloat16", &make_dense_matrix<BFloat16, uint16_t>, "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(),
+               "instruction_set"_a = nb::none());
+    module.def("matrix_quantized", &make_quantized_matrix, "kind"_a, "blocks"_a.noconvert(), "num_inputs"_a,
+               "bias"_a.noconvert().none() = nb::none(), "instruction_set"_a = nb::none());
+    module.def(
+        "stack_matrices", [](std::vector<MatrixPointer> parts) -> MatrixPointer { return std::make_shared<StackedMatrix>(std::move(parts)); },
+        "parts"_a);
+    nb::class_<DecoderLayer> layer(module, "DecoderLayer");
+    layer.def(
+        "__init__",
+        [](DecoderLayer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Input<float, 1>& input_norm,
+           const std::optional<Input<float, 1>>& head_norm, const Input<float, 1>& post_norm, MatrixPointer qkv, MatrixPointer output,
+           MatrixPointer gate_up, MatrixPointer down) {
+            DecoderLayer layer{{num_heads, num_kv_heads, head_dim, norm_eps},
+                               {to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
+                                std::move(gate_up), std::move(down)}};
+            layer.check();
+            new (self) DecoderLayer(std::move(layer));
+        },
+        "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "input_norm"_a, "head_norm"_a.none(), "post_norm"_a, "qkv"_a, "output"_a,
+        "gate_up"_a.none(), "down"_a.none());
+    nb::class_<StackWeights> stack(module, "DecoderStack");
+    stack
+        .def(nb::new_(&make_stack_with_matrix), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a)
+        .def(nb::new_(&make_stack_with_table<float, float>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a,
+             "embedding"_a.noconvert())
+        .def(nb::new_(&make_stack_with_table<BFloat16, uint16_t>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a,
+             "embedding"_a.noconvert());
+    bind_passes<float>(layer, stack, "_float32");
+    bind_passes<BFloat16>(layer, stack, "_bfloat16");
 }
 
 template <class Out>
 void rms_norm_face(Address hidden, size_t num_rows, Address weight, size_t width, float eps, Address normed) {
     nb::gil_scoped_release unlocked;
-    rms_norm(Member{}, {at<const float>(hidden), num_rows, width}, at<const float>(weight), width, eps, at<Out>(normed));
+    rms_norm(Member{}, at<const float>(hidden), num_rows, at<const float>(weight), width, eps, at<Out>(normed));
 }
 
 // A matrix of bools as the words of `DenseAttention`.
@@ -199,8 +263,7 @@ void copy_rows(Address source, size_t source_head_stride, size_t source_row_stri
 }  // namespace
 
 void bind_decoder(nb::module_& module) {
-    bind_weights<float>(module, "Float32");
-    bind_weights<BFloat16>(module, "BFloat16");
+    bind_weights(module);
     module.def("attend_dense_float32", &attend<float>);
     module.def("attend_dense_bfloat16", &attend<BFloat16>);
     module.def("rms_norm_float32", &rms_norm_face<float>);

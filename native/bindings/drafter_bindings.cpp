@@ -21,65 +21,41 @@ using Norm = Input<float, 1>;
 
 std::vector<float> to_vector(const Norm& values) { return std::vector<float>(values.data(), values.data() + values.size()); }
 
-// Rows in the type of the weights as floats; float32 stays where it is.
-template <class Stored>
-class Floats {
-public:
-    Floats(const Stored* rows, size_t count) : rows_(rows) {
-        if constexpr (!std::is_same_v<Stored, float>) {
-            widened_ = std::make_unique_for_overwrite<float[]>(count);
-            for (size_t i = 0; i < count; ++i) widened_[i] = to_float(rows[i]);
-        }
-    }
-
-    const float* data() const {
-        if constexpr (std::is_same_v<Stored, float>) return rows_;
-        else return widened_.get();
-    }
-
-private:
-    const Stored* rows_;
-    std::unique_ptr<float[]> widened_;
-};
-
-template <class Weight>
-using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
+using MatrixPointer = std::shared_ptr<const Matrix>;
 
 // Buffer, capacity, committed rows and new rows of one sequence.
 using ContextTuple = std::tuple<Address, size_t, size_t, size_t>;
 
-template <class Weight>
-std::vector<DraftContext<Weight>> to_contexts(const std::vector<ContextTuple>& tuples) {
-    std::vector<DraftContext<Weight>> contexts;
-    for (const auto& [buffer, capacity, length, count] : tuples) contexts.push_back({at<Weight>(buffer), capacity, length, count});
+template <class Stored>
+std::vector<DraftContext<Stored>> to_contexts(const std::vector<ContextTuple>& tuples) {
+    std::vector<DraftContext<Stored>> contexts;
+    for (const auto& [buffer, capacity, length, count] : tuples) contexts.push_back({at<Stored>(buffer), capacity, length, count});
     return contexts;
 }
 
-template <class Weight>
-void extend(const DraftNetwork<Weight>& network, const std::vector<ContextTuple>& contexts, Address features, Address cos, Address sin,
+template <class Stored>
+void extend(const DraftNetwork& network, const std::vector<ContextTuple>& contexts, Address features, Address cos, Address sin,
             size_t num_threads) {
     nb::gil_scoped_release unlocked;
-    size_t num_rows = 0;
-    for (const ContextTuple& context : contexts) num_rows += std::get<3>(context);
-    const Floats<Weight> rows(at<const Weight>(features), num_rows * network.num_features());
-    network.extend(to_contexts<Weight>(contexts), rows.data(), {at<const float>(cos), at<const float>(sin)}, num_threads);
+    network.extend(to_contexts<Stored>(contexts), at<const Stored>(features), {at<const float>(cos), at<const float>(sin)}, num_threads);
 }
 
-// `blocks [contexts * block_size, width]`, then `out [contexts * (block_size - 1), width]`, in the type of the weights.
-template <class Weight>
-void run(const DraftNetwork<Weight>& network, const std::vector<ContextTuple>& contexts, Address blocks, Address cos, Address sin, Address out,
+// `blocks [contexts * block_size, width]`, then `out [contexts * (block_size - 1), width]`.
+template <class Stored>
+void run(const DraftNetwork& network, const std::vector<ContextTuple>& contexts, Address blocks, Address cos, Address sin, Address out,
          size_t num_threads) {
     nb::gil_scoped_release unlocked;
     const size_t count = contexts.size() * network.block_size() * network.width();
     const auto hidden = std::make_unique_for_overwrite<float[]>(count);
-    for (size_t i = 0; i < count; ++i) hidden[i] = to_float(at<const Weight>(blocks)[i]);
-    network.run(to_contexts<Weight>(contexts), hidden.get(), {at<const float>(cos), at<const float>(sin)}, num_threads);
-    for (size_t i = 0; i < contexts.size() * (network.block_size() - 1) * network.width(); ++i) assign(at<Weight>(out)[i], hidden[i]);
+    for (size_t i = 0; i < count; ++i) hidden[i] = to_float(at<const Stored>(blocks)[i]);
+    network.run(to_contexts<Stored>(contexts), hidden.get(), {at<const float>(cos), at<const float>(sin)}, num_threads);
+    for (size_t i = 0; i < contexts.size() * (network.block_size() - 1) * network.width(); ++i) assign(at<Stored>(out)[i], hidden[i]);
 }
 
-// `hidden [sequences * horizon, width]` are the final states; the arrays are those of transitions.hpp, one sequence after the other.
-template <class Weight>
-void transitions(const Matrix<Weight>& projection, Address predecessors, Address successors, Address hidden, const Input<float, 3>& marginals,
+// `hidden [sequences * horizon, width]` are the final states, of the codebooks' type; the arrays are those of transitions.hpp, one sequence after
+// the other.
+template <class Stored>
+void transitions(const Matrix& projection, Address predecessors, Address successors, Address hidden, const Input<float, 3>& marginals,
                  const Input<int64_t, 3>& token_ids, const std::vector<int64_t>& bonus_token_ids, const InPlace<float, 4>& log_probs,
                  size_t num_threads) {
     const size_t num_sequences = marginals.shape(0), horizon = marginals.shape(1), count = marginals.shape(2);
@@ -87,11 +63,10 @@ void transitions(const Matrix<Weight>& projection, Address predecessors, Address
                 bonus_token_ids.size() == num_sequences,
             "The arrays of the transitions do not fit together.");
     nb::gil_scoped_release unlocked;
-    const size_t num_rows = num_sequences * horizon, width = projection.num_inputs(), rank = projection.num_outputs();
-    const Floats<Weight> rows(at<const Weight>(hidden), num_rows * width);
+    const size_t num_rows = num_sequences * horizon, rank = projection.num_outputs();
     const auto projected = std::make_unique_for_overwrite<float[]>(num_rows * rank);
-    projection.multiply({rows.data(), num_rows, width}, projected.get(), rank, Onto::fresh, num_threads);
-    const Codebooks<Weight> codebooks{at<const Weight>(predecessors), at<const Weight>(successors), rank};
+    projection.multiply(Rows(at<const Stored>(hidden), num_rows, projection.num_inputs()), Products(projected.get(), rank), num_threads);
+    const Codebooks<Stored> codebooks{at<const Stored>(predecessors), at<const Stored>(successors), rank};
     parallel_for(num_rows, num_threads, [&](size_t row) {
         const size_t sequence = row / horizon, first = sequence * horizon * count;
         const DepthCandidates candidates{marginals.data() + first, token_ids.data() + first, horizon, count, bonus_token_ids[sequence]};
@@ -116,48 +91,46 @@ void gather_rows(Address table, size_t num_rows, size_t row_bytes, const std::ve
     }
 }
 
-template <class Weight>
-void bind_network(nb::module_& module, const std::string& suffix) {
-    using Layer = DraftLayer<Weight>;
-    using Network = DraftNetwork<Weight>;
-    nb::class_<Layer>(module, ("DraftLayer" + suffix).c_str())
+void bind_network(nb::module_& module) {
+    nb::class_<DraftLayer>(module, "DraftLayer")
         .def(
             "__init__",
-            [](Layer* self, const Norm& input_norm, const Norm& head_norm, const Norm& post_norm, MatrixPointer<Weight> qkv,
-               MatrixPointer<Weight> output, MatrixPointer<Weight> gate_up, MatrixPointer<Weight> down, bool is_causal, size_t window) {
-                new (self) Layer{{to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
-                                  std::move(gate_up), std::move(down)},
-                                 is_causal,
-                                 window};
+            [](DraftLayer* self, const Norm& input_norm, const Norm& head_norm, const Norm& post_norm, MatrixPointer qkv, MatrixPointer output,
+               MatrixPointer gate_up, MatrixPointer down, bool is_causal, size_t window) {
+                new (self) DraftLayer{{to_vector(input_norm), to_vector(head_norm), to_vector(post_norm), std::move(qkv), std::move(output),
+                                       std::move(gate_up), std::move(down)},
+                                      is_causal,
+                                      window};
             },
             "input_norm"_a, "head_norm"_a, "post_norm"_a, "qkv"_a, "output"_a, "gate_up"_a, "down"_a, "is_causal"_a, "window"_a);
-    nb::class_<Network>(module, ("DraftNetwork" + suffix).c_str())
+    nb::class_<DraftNetwork>(module, "DraftNetwork")
         .def(
             "__init__",
-            [](Network* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, size_t block_size,
-               MatrixPointer<Weight> fusion, const Norm& context_norm, const Norm& context_key_norm, MatrixPointer<Weight> context_kv,
-               std::vector<Layer> layers, const Norm& norm) {
-                LayerWeights<Weight> context{to_vector(context_norm), to_vector(context_key_norm), {}, std::move(context_kv), {}, {}, {}};
-                new (self) Network({num_heads, num_kv_heads, head_dim, norm_eps}, block_size, std::move(fusion), std::move(context),
-                                   std::move(layers), to_vector(norm));
+            [](DraftNetwork* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, size_t block_size,
+               MatrixPointer fusion, const Norm& context_norm, const Norm& context_key_norm, MatrixPointer context_kv,
+               std::vector<DraftLayer> layers, const Norm& norm) {
+                LayerWeights context{to_vector(context_norm), to_vector(context_key_norm), {}, std::move(context_kv), {}, {}, {}};
+                new (self) DraftNetwork({num_heads, num_kv_heads, head_dim, norm_eps}, block_size, std::move(fusion), std::move(context),
+                                        std::move(layers), to_vector(norm));
             },
             "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "block_size"_a, "fusion"_a, "context_norm"_a, "context_key_norm"_a,
             "context_kv"_a, "layers"_a, "norm"_a)
-        .def("extend", &extend<Weight>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
-        .def("run", &run<Weight>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a);
+        .def("extend_float32", &extend<float>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
+        .def("extend_bfloat16", &extend<BFloat16>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
+        .def("run_float32", &run<float>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a)
+        .def("run_bfloat16", &run<BFloat16>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a);
 }
 
-template <class Weight>
+template <class Stored>
 void bind_transitions(nb::module_& module, const char* name) {
-    module.def(name, &transitions<Weight>, "projection"_a, "predecessors"_a, "successors"_a, "hidden"_a, "marginals"_a.noconvert(),
+    module.def(name, &transitions<Stored>, "projection"_a, "predecessors"_a, "successors"_a, "hidden"_a, "marginals"_a.noconvert(),
                "token_ids"_a.noconvert(), "bonus_token_ids"_a, "log_probs"_a.noconvert(), "num_threads"_a);
 }
 
 }  // namespace
 
 void bind_drafter(nb::module_& module) {
-    bind_network<float>(module, "Float32");
-    bind_network<BFloat16>(module, "BFloat16");
+    bind_network(module);
     bind_transitions<float>(module, "transitions_float32");
     bind_transitions<BFloat16>(module, "transitions_bfloat16");
     module.def("gather_rows", &gather_rows, "table"_a, "num_rows"_a, "row_bytes"_a, "rows"_a, "out"_a);

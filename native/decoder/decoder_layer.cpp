@@ -55,20 +55,19 @@ struct GateUp;
 
 }  // namespace
 
-template <class Weight>
-LayerScratch layer_scratch(const LayerWeights<Weight>& weights, size_t num_rows) {
+LayerScratch layer_scratch(const LayerWeights& weights, size_t num_rows) {
     const size_t num_gates = weights.gate_up == nullptr ? 0 : weights.gate_up->num_outputs();
     return {kept_memory<Projected, float>(num_rows * weights.qkv->num_outputs()), kept_memory<GateUp, float>(num_rows * num_gates)};
 }
 
-template <class Weight, class Stored>
-void project_attention(const Member& member, const LayerShape& shape, const LayerWeights<Weight>& weights, const float* hidden,
+template <class Stored>
+void project_attention(const Member& member, const LayerShape& shape, const LayerWeights& weights, const float* hidden,
                        const RotaryTables& tables, const std::vector<HeadRows<Stored>>& runs, const LayerScratch& scratch) {
     const size_t width = weights.qkv->num_inputs(), num_projected = weights.qkv->num_outputs(), half = shape.head_dim / 2;
     size_t num_rows = 0;
     for (const auto& run : runs) num_rows += run.num_rows;
-    weights.qkv->multiply(member, Rows<float>{hidden, num_rows, width, weights.input_norm.data(), shape.norm_eps}, scratch.projected,
-                          num_projected, Onto::fresh);
+    weights.qkv->multiply(member, Rows(hidden, num_rows, width, weights.input_norm.data(), shape.norm_eps),
+                          Products(scratch.projected, num_projected));
     member.wait();
     member.share(num_rows, rows_of_grain(num_projected), [&](size_t begin, size_t end) {
         size_t first = 0;  // row of the run
@@ -83,20 +82,20 @@ void project_attention(const Member& member, const LayerShape& shape, const Laye
     });
 }
 
-template <class Weight, class Stored>
-void add_attention(const Member& member, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden) {
-    const Matrix<Weight>& output = *weights.output;
-    output.multiply(member, Rows<Stored>{mixed, num_rows, output.num_inputs()}, hidden, output.num_outputs(), Onto::sum);
+template <class Stored>
+void add_attention(const Member& member, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden) {
+    const Matrix& output = *weights.output;
+    output.multiply(member, Rows(mixed, num_rows, output.num_inputs()), Products(hidden, output.num_outputs(), Onto::sum));
 }
 
-template <class Weight, class Stored>
-void finish_layer(const Member& member, const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows,
+template <class Stored>
+void finish_layer(const Member& member, const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows,
                   float* hidden, const LayerScratch& scratch) {
     const size_t width = weights.gate_up->num_inputs(), inner = weights.down->num_inputs();
     add_attention(member, weights, mixed, num_rows, hidden);
     member.wait();
-    weights.gate_up->multiply(member, Rows<float>{hidden, num_rows, width, weights.post_norm.data(), shape.norm_eps}, scratch.gate_up,
-                              2 * inner, Onto::fresh);
+    weights.gate_up->multiply(member, Rows(hidden, num_rows, width, weights.post_norm.data(), shape.norm_eps),
+                              Products(scratch.gate_up, 2 * inner));
     member.wait();
     const size_t last_block = (inner + gate_block - 1) / gate_block;
     member.share(num_rows * last_block, least_gated / gate_block, [&](size_t begin, size_t end) {
@@ -109,21 +108,21 @@ void finish_layer(const Member& member, const LayerShape& shape, const LayerWeig
         });
     });
     member.wait();
-    weights.down->multiply(member, Rows<float>{scratch.gate_up, num_rows, 2 * inner}, hidden, width, Onto::sum);
+    weights.down->multiply(member, Rows(scratch.gate_up, num_rows, 2 * inner), Products(hidden, width, Onto::sum));
 }
 
 template <class Out>
-void rms_norm(const Member& member, const Rows<float>& hidden, const float* weight, size_t width, float eps, Out* normed) {
-    member.share(hidden.count, rows_of_grain(width), [&](size_t first, size_t last) {
+void rms_norm(const Member& member, const float* hidden, size_t num_rows, const float* weight, size_t width, float eps, Out* normed) {
+    member.share(num_rows, rows_of_grain(width), [&](size_t first, size_t last) {
         run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
             for (size_t row = first; row < last; ++row)
-                norm_row(hidden.data + row * hidden.stride, weight, width, eps, normed + row * width);
+                norm_row(hidden + row * width, weight, width, eps, normed + row * width);
         });
     });
 }
 
-template <class Weight, class Stored>
-void project_attention(const LayerShape& shape, const LayerWeights<Weight>& weights, const float* hidden, size_t num_rows,
+template <class Stored>
+void project_attention(const LayerShape& shape, const LayerWeights& weights, const float* hidden, size_t num_rows,
                        const RotaryTables& tables, Stored* queries, Stored* keys, Stored* values, size_t num_threads) {
     const size_t head_stride = num_rows * shape.head_dim;
     const std::vector<HeadRows<Stored>> runs{{num_rows, queries, keys, values, head_stride, head_stride}};
@@ -132,44 +131,41 @@ void project_attention(const LayerShape& shape, const LayerWeights<Weight>& weig
              [&](const Member& member) { project_attention(member, shape, weights, hidden, tables, runs, scratch); });
 }
 
-template <class Weight, class Stored>
-void finish_layer(const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden,
+template <class Stored>
+void finish_layer(const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden,
                   size_t num_threads) {
     const LayerScratch scratch = layer_scratch(weights, num_rows);
     run_team(std::min(num_threads, weights.gate_up->num_shares(num_rows)),
              [&](const Member& member) { finish_layer(member, shape, weights, mixed, num_rows, hidden, scratch); });
 }
 
-template <class Weight, class Stored>
-void finish_attention(const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden,
+template <class Stored>
+void finish_attention(const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden,
                       float* normed, size_t num_threads) {
     run_team(std::min(num_threads, weights.output->num_shares(num_rows)), [&](const Member& member) {
         add_attention(member, weights, mixed, num_rows, hidden);
         member.wait();
-        rms_norm(member, {hidden, num_rows, weights.post_norm.size()}, weights.post_norm.data(), weights.post_norm.size(), shape.norm_eps, normed);
+        rms_norm(member, hidden, num_rows, weights.post_norm.data(), weights.post_norm.size(), shape.norm_eps, normed);
     });
 }
 
-void rms_norm(const Rows<float>& hidden, const std::vector<float>& weight, float eps, float* normed, size_t num_threads) {
-    run_team(std::min(num_threads, hidden.count / rows_of_grain(weight.size())),
-             [&](const Member& member) { rms_norm(member, hidden, weight.data(), weight.size(), eps, normed); });
+void rms_norm(const float* hidden, size_t num_rows, const std::vector<float>& weight, float eps, float* normed, size_t num_threads) {
+    run_team(std::min(num_threads, num_rows / rows_of_grain(weight.size())),
+             [&](const Member& member) { rms_norm(member, hidden, num_rows, weight.data(), weight.size(), eps, normed); });
 }
 
-#define HOARFROST_INSTANTIATE(Weight)                                                                                                         \
-    template LayerScratch layer_scratch(const LayerWeights<Weight>&, size_t);                                                                 \
-    template void project_attention(const Member&, const LayerShape&, const LayerWeights<Weight>&, const float*, const RotaryTables&,         \
-                                    const std::vector<HeadRows<Weight>>&, const LayerScratch&);                                               \
-    template void add_attention(const Member&, const LayerWeights<Weight>&, const Weight*, size_t, float*);                                   \
-    template void finish_layer(const Member&, const LayerShape&, const LayerWeights<Weight>&, const Weight*, size_t, float*,                  \
-                               const LayerScratch&);                                                                                          \
-    template void project_attention(const LayerShape&, const LayerWeights<Weight>&, const float*, size_t, const RotaryTables&, Weight*,       \
-                                    Weight*, Weight*, size_t);                                                                                \
-    template void finish_layer(const LayerShape&, const LayerWeights<Weight>&, const Weight*, size_t, float*, size_t);                        \
-    template void finish_attention(const LayerShape&, const LayerWeights<Weight>&, const Weight*, size_t, float*, float*, size_t);
+#define HOARFROST_INSTANTIATE(Stored)                                                                                                         \
+    template void project_attention(const Member&, const LayerShape&, const LayerWeights&, const float*, const RotaryTables&,                 \
+                                    const std::vector<HeadRows<Stored>>&, const LayerScratch&);                                               \
+    template void add_attention(const Member&, const LayerWeights&, const Stored*, size_t, float*);                                           \
+    template void finish_layer(const Member&, const LayerShape&, const LayerWeights&, const Stored*, size_t, float*, const LayerScratch&);    \
+    template void project_attention(const LayerShape&, const LayerWeights&, const float*, size_t, const RotaryTables&, Stored*, Stored*,      \
+                                    Stored*, size_t);                                                                                         \
+    template void finish_layer(const LayerShape&, const LayerWeights&, const Stored*, size_t, float*, size_t);                                \
+    template void finish_attention(const LayerShape&, const LayerWeights&, const Stored*, size_t, float*, float*, size_t);                    \
+    template void rms_norm(const Member&, const float*, size_t, const float*, size_t, float, Stored*);
 HOARFROST_INSTANTIATE(float)
 HOARFROST_INSTANTIATE(BFloat16)
 #undef HOARFROST_INSTANTIATE
-template void rms_norm(const Member&, const Rows<float>&, const float*, size_t, float, float*);
-template void rms_norm(const Member&, const Rows<float>&, const float*, size_t, float, BFloat16*);
 
 }  // namespace hoarfrost

@@ -21,10 +21,9 @@ struct LayerShape {
 
 // Norm weights are float32; `head_norm [num_heads + num_kv_heads, head_dim]` is empty where queries and keys are not normed. The last two
 // matrices are null where something else is the feed-forward network.
-template <class Weight>
 struct LayerWeights {
     std::vector<float> input_norm, head_norm, post_norm;
-    std::shared_ptr<Matrix<Weight>> qkv, output, gate_up, down;
+    std::shared_ptr<const Matrix> qkv, output, gate_up, down;
 };
 
 // Cosine and sine [num_rows, head_dim / 2] of the angles; entry i of a head turns with entry i + head_dim / 2.
@@ -46,39 +45,38 @@ struct LayerScratch {
 };
 
 // Room for so many rows, kept by the calling thread until it asks again.
-template <class Weight>
-LayerScratch layer_scratch(const LayerWeights<Weight>& weights, size_t num_rows);
+LayerScratch layer_scratch(const LayerWeights& weights, size_t num_rows);
 
 // Queries, keys and values of hidden [n, width], as runs of rows that make n rows in all.
-template <class Weight, class Stored>
-void project_attention(const Member& member, const LayerShape& shape, const LayerWeights<Weight>& weights, const float* hidden,
+template <class Stored>
+void project_attention(const Member& member, const LayerShape& shape, const LayerWeights& weights, const float* hidden,
                        const RotaryTables& tables, const std::vector<HeadRows<Stored>>& runs, const LayerScratch& scratch);
 
 // hidden += output(mixed), mixed [n, num_heads * head_dim].
-template <class Weight, class Stored>
-void add_attention(const Member& member, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden);
+template <class Stored>
+void add_attention(const Member& member, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden);
 
 // The same, then hidden += down(silu(gate) * up) of its norm.
-template <class Weight, class Stored>
-void finish_layer(const Member& member, const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows,
+template <class Stored>
+void finish_layer(const Member& member, const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows,
                   float* hidden, const LayerScratch& scratch);
 
 // normed [n, width] = hidden * weight / sqrt(mean(hidden^2) + eps), row by row; it may be `hidden` itself.
 template <class Out>
-void rms_norm(const Member& member, const Rows<float>& hidden, const float* weight, size_t width, float eps, Out* normed);
+void rms_norm(const Member& member, const float* hidden, size_t num_rows, const float* weight, size_t width, float eps, Out* normed);
 
 // Writes queries [num_heads, n, head_dim], then keys and values [num_kv_heads, n, head_dim] each, from hidden [n, width].
-template <class Weight, class Stored>
-void project_attention(const LayerShape& shape, const LayerWeights<Weight>& weights, const float* hidden, size_t num_rows,
+template <class Stored>
+void project_attention(const LayerShape& shape, const LayerWeights& weights, const float* hidden, size_t num_rows,
                        const RotaryTables& tables, Stored* queries, Stored* keys, Stored* values, size_t num_threads);
-template <class Weight, class Stored>
-void finish_layer(const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden,
+template <class Stored>
+void finish_layer(const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden,
                   size_t num_threads);
-void rms_norm(const Rows<float>& hidden, const std::vector<float>& weight, float eps, float* normed, size_t num_threads);
+void rms_norm(const float* hidden, size_t num_rows, const std::vector<float>& weight, float eps, float* normed, size_t num_threads);
 
 // hidden += output(mixed); normed = its norm, for a feed-forward network from elsewhere.
-template <class Weight, class Stored>
-void finish_attention(const LayerShape& shape, const LayerWeights<Weight>& weights, const Stored* mixed, size_t num_rows, float* hidden,
+template <class Stored>
+void finish_attention(const LayerShape& shape, const LayerWeights& weights, const Stored* mixed, size_t num_rows, float* hidden,
                       float* normed, size_t num_threads);
 
 }  // namespace hoarfrost

@@ -22,17 +22,12 @@ struct Shared {
     std::vector<std::atomic<size_t>> tasks;  // taken of each layer's attention
 };
 
-// The embeddings of the rows as floats.
-template <class Weight>
-float* embed(const StackWeights<Weight>& weights, const StackPass<Weight>& pass) {
+// The embeddings of the rows.
+template <class Stored>
+float* embed(const StackWeights& weights, const StackPass<Stored>& pass) {
     const size_t width = weights.final_norm.size();
     float* hidden = kept_memory<Hidden, float>(pass.num_rows * width);
-    run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
-        for (size_t row = 0; row < pass.num_rows; ++row) {
-            const Weight* embedding = weights.embedding + static_cast<size_t>(pass.token_ids[row]) * width;
-            for (size_t i = 0; i < width; ++i) hidden[row * width + i] = to_float(embedding[i]);
-        }
-    });
+    for (size_t row = 0; row < pass.num_rows; ++row) weights.embedding.read(static_cast<size_t>(pass.token_ids[row]), width, hidden + row * width);
     return hidden;
 }
 
@@ -48,13 +43,13 @@ RotaryTables tables_of_rows(const RotaryTables& tables, const int64_t* positions
     return {cos, sin};
 }
 
-template <class Weight>
-Shared<Weight> make_shared(const StackWeights<Weight>& weights, const StackPass<Weight>& pass) {
+template <class Stored>
+Shared<Stored> make_shared(const StackWeights& weights, const StackPass<Stored>& pass) {
     const size_t num_rows = pass.num_rows, head_dim = weights.shape.head_dim, count = num_rows * weights.shape.num_heads * head_dim;
-    Shared<Weight> shared{embed(weights, pass),
+    Shared<Stored> shared{embed(weights, pass),
                           tables_of_rows(pass.tables, pass.positions, num_rows, head_dim / 2),
-                          kept_memory<Queries, Weight>(count),
-                          kept_memory<Mixed, Weight>(count),
+                          kept_memory<Queries, Stored>(count),
+                          kept_memory<Mixed, Stored>(count),
                           {},
                           std::vector<std::atomic<size_t>>(weights.layers.size())};
     for (const auto& layer : weights.layers) shared.scratch = layer_scratch(layer, num_rows);  // the last one asked for is as large as any before
@@ -62,14 +57,14 @@ Shared<Weight> make_shared(const StackWeights<Weight>& weights, const StackPass<
 }
 
 // Where the heads of a segment go in one layer, and what they attend to there.
-template <class Weight>
-void place_segment(const StackWeights<Weight>& weights, const StackPass<Weight>& pass, const Shared<Weight>& shared, size_t layer,
-                   size_t first_row, const StackSegment<Weight>& segment, HeadRows<Weight>& heads, DenseAttention<Weight>& attention) {
+template <class Stored>
+void place_segment(const StackWeights& weights, const StackPass<Stored>& pass, const Shared<Stored>& shared, size_t layer,
+                   size_t first_row, const StackSegment<Stored>& segment, HeadRows<Stored>& heads, DenseAttention<Stored>& attention) {
     const auto& [num_heads, num_kv_heads, head_dim, _] = weights.shape;
     const size_t query_head_stride = pass.num_rows * head_dim, kv_head_stride = segment.capacity * head_dim;
-    Weight* keys = segment.buffer + layer * num_kv_heads * kv_head_stride;
-    Weight* values = keys + weights.layers.size() * num_kv_heads * kv_head_stride;
-    Weight* queries = shared.queries + first_row * head_dim;
+    Stored* keys = segment.buffer + layer * num_kv_heads * kv_head_stride;
+    Stored* values = keys + weights.layers.size() * num_kv_heads * kv_head_stride;
+    Stored* queries = shared.queries + first_row * head_dim;
     const size_t end = segment.length * head_dim;
     heads = {segment.num_rows, queries, keys + end, values + end, query_head_stride, kv_head_stride};
     attention = {.queries = queries,
@@ -91,8 +86,8 @@ void place_segment(const StackWeights<Weight>& weights, const StackPass<Weight>&
 }
 
 // The member's share of copying the output of `layer` to where it is tapped.
-template <class Weight>
-void tap(const Member& member, const StackPass<Weight>& pass, const float* hidden, size_t layer, size_t width) {
+template <class Stored>
+void tap(const Member& member, const StackPass<Stored>& pass, const float* hidden, size_t layer, size_t width) {
     constexpr size_t tap_part = 128;  // entries
     const size_t num_taps = pass.taps.size(), num_parts = (width + tap_part - 1) / tap_part;
     for (size_t place = 0; place < num_taps; ++place) {
@@ -101,7 +96,7 @@ void tap(const Member& member, const StackPass<Weight>& pass, const float* hidde
             run_with(best_instruction_set(), [&]() HOARFROST_INLINE_LAMBDA {
                 for (size_t task = begin; task < end; ++task) {
                     const size_t row = task / num_parts, first = task % num_parts * tap_part, last = std::min(first + tap_part, width);
-                    Weight* features = pass.features + (row * num_taps + place) * width;
+                    Stored* features = pass.features + (row * num_taps + place) * width;
                     for (size_t i = first; i < last; ++i) assign(features[i], hidden[row * width + i]);
                 }
             });
@@ -109,11 +104,11 @@ void tap(const Member& member, const StackPass<Weight>& pass, const float* hidde
     }
 }
 
-template <class Weight>
-void run_layers(const Member& member, const StackWeights<Weight>& weights, const StackPass<Weight>& pass, Shared<Weight>& shared) {
+template <class Stored>
+void run_layers(const Member& member, const StackWeights& weights, const StackPass<Stored>& pass, Shared<Stored>& shared) {
     const size_t num_segments = pass.segments.size(), width = weights.final_norm.size();
-    std::vector<HeadRows<Weight>> heads(num_segments);
-    std::vector<DenseAttention<Weight>> attentions(num_segments);
+    std::vector<HeadRows<Stored>> heads(num_segments);
+    std::vector<DenseAttention<Stored>> attentions(num_segments);
     for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
         size_t row = 0;
         for (size_t s = 0; s < num_segments; row += pass.segments[s++].num_rows)
@@ -126,18 +121,23 @@ void run_layers(const Member& member, const StackWeights<Weight>& weights, const
         member.wait();
         tap(member, pass, shared.hidden, layer, width);
     }
-    rms_norm(member, {shared.hidden, pass.num_rows, width}, weights.final_norm.data(), width, weights.final_eps, pass.out);
+    rms_norm(member, shared.hidden, pass.num_rows, weights.final_norm.data(), width, weights.final_eps, pass.out);
 }
 
 }  // namespace
 
-template <class Weight>
-void run_stack(const StackWeights<Weight>& weights, const StackPass<Weight>& pass, size_t num_threads) {
-    Shared<Weight> shared = make_shared(weights, pass);
+void Embedding::read(size_t token_id, size_t width, float* row) const {
+    if (matrix) return matrix->read_row(token_id, row);
+    for (size_t i = 0; i < width; ++i) row[i] = floats != nullptr ? floats[token_id * width + i] : to_float(rounded[token_id * width + i]);
+}
+
+template <class Stored>
+void run_stack(const StackWeights& weights, const StackPass<Stored>& pass, size_t num_threads) {
+    Shared<Stored> shared = make_shared(weights, pass);
     run_team(num_threads, [&](const Member& member) { run_layers(member, weights, pass, shared); });
 }
 
-template void run_stack(const StackWeights<float>&, const StackPass<float>&, size_t);
-template void run_stack(const StackWeights<BFloat16>&, const StackPass<BFloat16>&, size_t);
+template void run_stack(const StackWeights&, const StackPass<float>&, size_t);
+template void run_stack(const StackWeights&, const StackPass<BFloat16>&, size_t);
 
 }  // namespace hoarfrost

@@ -11,14 +11,22 @@
 
 namespace hoarfrost {
 
-template <class Weight>
+// The rows that tokens begin as, [num_tokens, width]: a table, which must outlive the stack, or the rows of a matrix.
+struct Embedding {
+    const float* floats = nullptr;
+    const BFloat16* rounded = nullptr;
+    std::shared_ptr<const Matrix> matrix = nullptr;
+    size_t num_tokens;
+
+    void read(size_t token_id, size_t width, float* row) const;
+};
+
 struct StackWeights {
     LayerShape shape;
-    std::vector<LayerWeights<Weight>> layers;  // with feed-forward networks, all of one width
+    std::vector<LayerWeights> layers;  // with feed-forward networks, all of one width
     std::vector<float> final_norm;
     float final_eps, attention_scale;
-    const Weight* embedding;  // [num_tokens, width]; must outlive the stack
-    size_t num_tokens;
+    Embedding embedding;
 };
 
 // The new rows of one sequence. Their keys and values are written behind the `length` rows that its buffer holds, which must have room for them.
@@ -31,18 +39,18 @@ struct StackSegment {
 };
 
 // Rows of one segment after the other. The outputs of the layers in `taps` go side by side to `features [n, taps, width]`.
-template <class Weight>
+template <class Stored>
 struct StackPass {
     size_t num_rows;
-    const int64_t *token_ids, *positions;  // [n]; below the stack's `num_tokens` and the length of `tables`
+    const int64_t *token_ids, *positions;  // [n]; below the number of tokens and the length of `tables`
     RotaryTables tables;                   // of position 0 on
-    std::vector<StackSegment<Weight>> segments;
+    std::vector<StackSegment<Stored>> segments;
     std::vector<size_t> taps;
-    Weight* features;
-    Weight* out;  // [n, width]: the last layer's output after the final norm
+    Stored* features;
+    Stored* out;  // [n, width]: the last layer's output after the final norm
 };
 
-template <class Weight>
-void run_stack(const StackWeights<Weight>& weights, const StackPass<Weight>& pass, size_t num_threads);
+template <class Stored>
+void run_stack(const StackWeights& weights, const StackPass<Stored>& pass, size_t num_threads);
 
 }  // namespace hoarfrost

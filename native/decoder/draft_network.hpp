@@ -19,46 +19,44 @@ struct DraftContext {
     size_t capacity, length, count;
 };
 
-template <class Weight>
 struct DraftLayer {
-    LayerWeights<Weight> weights;
+    LayerWeights weights;
     bool is_causal;  // whether a row sees the rows up to itself only
     size_t window;   // a row sees rows less than this far away; 0: any
 };
 
-template <class Weight>
 class DraftNetwork {
 public:
     // `context` leads from the fused features to keys and values of all layers: all keys, layer by layer, then all values; its `input_norm` is
     // the norm of the fused features, `head_norm` covers the keys.
-    DraftNetwork(const LayerShape& shape, size_t block_size, std::shared_ptr<Matrix<Weight>> fusion, LayerWeights<Weight> context,
-                 std::vector<DraftLayer<Weight>> layers, std::vector<float> norm);
+    DraftNetwork(const LayerShape& shape, size_t block_size, std::shared_ptr<const Matrix> fusion, LayerWeights context,
+                 std::vector<DraftLayer> layers, std::vector<float> norm);
 
     size_t width() const { return norm_.size(); }
     size_t block_size() const { return block_size_; }
     size_t num_features() const { return fusion_->num_inputs(); }
 
     // Writes the rows of `features [sum of counts, num_features]` into the contexts.
-    void extend(const std::vector<DraftContext<Weight>>& contexts, const float* features, const RotaryTables& tables, size_t num_threads) const;
+    template <class Stored>
+    void extend(const std::vector<DraftContext<Stored>>& contexts, const Stored* features, const RotaryTables& tables, size_t num_threads) const;
 
     // Takes one block per context, `hidden [contexts * block_size, width]`, through all layers; `count` is the block size. Leaves the final
     // normed states of all slots but each block's first in `hidden`, side by side: [contexts * (block_size - 1), width].
-    void run(const std::vector<DraftContext<Weight>>& contexts, float* hidden, const RotaryTables& tables, size_t num_threads) const;
+    template <class Stored>
+    void run(const std::vector<DraftContext<Stored>>& contexts, float* hidden, const RotaryTables& tables, size_t num_threads) const;
 
 private:
     LayerShape context_shape() const { return {0, layers_.size() * shape_.num_kv_heads, shape_.head_dim, shape_.norm_eps}; }
-    void attend(const DraftContext<Weight>& context, size_t layer, const Weight* queries, size_t head_stride, size_t first, Weight* out,
+    template <class Stored>
+    void attend(const DraftContext<Stored>& context, size_t layer, const Stored* queries, size_t head_stride, size_t first, Stored* out,
                 size_t num_threads) const;
 
     LayerShape shape_;
     size_t block_size_;
-    std::shared_ptr<Matrix<Weight>> fusion_;
-    LayerWeights<Weight> context_;
-    std::vector<DraftLayer<Weight>> layers_;
+    std::shared_ptr<const Matrix> fusion_;
+    LayerWeights context_;
+    std::vector<DraftLayer> layers_;
     std::vector<float> norm_;
 };
-
-extern template class DraftNetwork<float>;
-extern template class DraftNetwork<BFloat16>;
 
 }  // namespace hoarfrost

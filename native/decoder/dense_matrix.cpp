@@ -1,12 +1,9 @@
-#include "decoder/matrix.hpp"
+#include "decoder/dense_matrix.hpp"
 
 #include <algorithm>
-#include <new>
-#include <type_traits>
 #include <utility>
 
 #include "base/lanes.hpp"
-#include "decoder/rms_norm.hpp"
 
 namespace hoarfrost {
 
@@ -17,19 +14,15 @@ constexpr size_t most_together = 6;    // rows that are one tile if there are no
 constexpr size_t block_rows = 48;      // rows that pass a panel while it is in the nearest cache
 constexpr size_t least_work = 1 << 15;  // multiply-adds that are worth waking another thread
 constexpr size_t stream_ahead = 4096;     // bytes: one stream of plain loads leaves half of what the memory could give unused
-constexpr std::align_val_t alignment{64};
 
-size_t lanes_of(InstructionSet instruction_set) { return instruction_set == InstructionSet::avx512 ? 16 : 8; }
+size_t lanes_of(InstructionSet instruction_set) { return has_avx512(instruction_set) ? 16 : 8; }
 
 // A few rows' product. `tiles` holds the rows as `lay_out` leaves them.
 struct Block {
     const float* tiles;
     size_t num_rows, num_inputs, num_outputs;
     const float* bias;  // null: none
-    float* out;         // or, where this is null, `rounded_out`
-    BFloat16* rounded_out;
-    size_t out_stride;
-    Onto onto;
+    Products products;
 };
 
 // The height of the next tile of a block. Up to most_together rows are one tile; else heights are nearly equal, so that no tile is left with a
@@ -42,18 +35,12 @@ size_t next_height(size_t num_rows, size_t num_rows_left) {
 
 // The rows from `first` on as tiles, one behind the other; each holds its rows input by input: entry (row, input) at `input * height + row`. So a
 // tile reads its rows, too, from front to back.
-template <class Row>
-HOARFROST_INLINE void lay_out(const Rows<Row>& rows, size_t first, size_t num_rows, size_t num_inputs, float* tile) {
+HOARFROST_INLINE void lay_out(const Rows& rows, size_t first, size_t num_rows, size_t num_inputs, float* place, float* tile) {
     for (size_t done = 0; done < num_rows;) {
         const size_t height = next_height(num_rows, num_rows - done);
         for (size_t r = 0; r < height; ++r) {
-            const Row* row = rows.data + (first + done + r) * rows.stride;
-            if (rows.norm_weight == nullptr) {
-                for (size_t i = 0; i < num_inputs; ++i) tile[i * height + r] = to_float(row[i]);
-            } else {
-                const float scale = norm_scale(row, num_inputs, rows.norm_eps);
-                for (size_t i = 0; i < num_inputs; ++i) tile[i * height + r] = to_float(row[i]) * scale * rows.norm_weight[i];
-            }
+            const float* row = float_row(rows, first + done + r, num_inputs, place);
+            for (size_t i = 0; i < num_inputs; ++i) tile[i * height + r] = row[i];
         }
         done += height;
         tile += height * num_inputs;
@@ -94,20 +81,6 @@ HOARFROST_INLINE void multiply_tile(const float* tile, const Weight* panels, siz
         for (size_t c = 0; c < 2 * num_panels; ++c) totals[r][c].store(sums + (r * 2 * num_panels + c) * lanes);
 }
 
-HOARFROST_INLINE void deliver(const Block& block, size_t first_row, size_t num_rows, size_t first_output, size_t width, const float* sums) {
-    const size_t count = std::min(width, block.num_outputs - first_output);
-    for (size_t r = 0; r < num_rows; ++r, sums += width) {
-        const size_t place = (first_row + r) * block.out_stride + first_output;
-        for (size_t j = 0; j < count; ++j) {
-            const float sum = block.bias == nullptr ? sums[j] : sums[j] + block.bias[first_output + j];
-            if (block.out == nullptr)
-                assign(block.rounded_out[place + j], sum);
-            else
-                block.out[place + j] = block.onto == Onto::sum ? block.out[place + j] + sum : sum;
-        }
-    }
-}
-
 // `weights` are those of panel `panel` and the ones behind it.
 template <size_t num_rows, size_t num_panels, size_t lanes, class Weight>
 HOARFROST_INLINE void run_tile(const Block& block, const float* tile, const Weight* weights, const Weight* ahead, size_t first_row,
@@ -115,7 +88,7 @@ HOARFROST_INLINE void run_tile(const Block& block, const float* tile, const Weig
     constexpr size_t width = 2 * lanes;
     alignas(64) float sums[num_rows * num_panels * width];
     multiply_tile<num_rows, num_panels, lanes>(tile, weights, block.num_inputs, ahead, sums);
-    deliver(block, first_row, num_rows, panel * width, num_panels * width, sums);
+    deliver(block.products, block.bias, block.num_outputs, first_row, num_rows, panel * width, num_panels * width, sums);
 }
 
 // One panel for all tiles. The first tile reads the panel from memory, the others find it in the nearest cache and leave the memory idle: the
@@ -185,8 +158,8 @@ HOARFROST_AVX512 void run_panels_avx512(const Block& block, const Weight* panels
 template <class Weight>
 void run_panels_with(InstructionSet instruction_set, const Block& block, const Weight* panels, size_t first_panel, size_t last_panel) {
 #if HOARFROST_X86
-    if (instruction_set == InstructionSet::avx512) return run_panels_avx512(block, panels, first_panel, last_panel);
-    if (instruction_set == InstructionSet::avx2) return run_panels_avx2(block, panels, first_panel, last_panel);
+    if (has_avx512(instruction_set)) return run_panels_avx512(block, panels, first_panel, last_panel);
+    if (has_avx2(instruction_set)) return run_panels_avx2(block, panels, first_panel, last_panel);
 #endif
     (void)instruction_set;
     run_panels<8>(block, panels, first_panel, last_panel);
@@ -200,25 +173,17 @@ size_t place_in_panels(size_t output, size_t input, size_t num_inputs, size_t la
     return (panel * num_inputs + input) * 2 * lanes + lane;
 }
 
-template <class Weight>
-std::unique_ptr<Weight[], void (*)(Weight*)> aligned_zeros(size_t count) {
-    auto* memory = static_cast<Weight*>(::operator new(count * sizeof(Weight), alignment));
-    std::fill_n(memory, count, Weight{});
-    return {memory, [](Weight* pointer) { ::operator delete(pointer, alignment); }};
-}
-
 }  // namespace
 
 template <class Weight>
-size_t Matrix<Weight>::panel_width() const {
+size_t DenseMatrix<Weight>::panel_width() const {
     return 2 * lanes_of(instruction_set_);
 }
 
 template <class Weight>
-Matrix<Weight>::Matrix(const Weight* weight, size_t num_outputs, size_t num_inputs, std::vector<float> bias,
-                       InstructionSet instruction_set)
-    : num_outputs_(num_outputs),
-      num_inputs_(num_inputs),
+DenseMatrix<Weight>::DenseMatrix(const Weight* weight, size_t num_outputs, size_t num_inputs, std::vector<float> bias,
+                                 InstructionSet instruction_set)
+    : Matrix(num_outputs, num_inputs),
       num_panels_((num_outputs + 2 * lanes_of(instruction_set) - 1) / (2 * lanes_of(instruction_set))),
       instruction_set_(instruction_set),
       bias_(std::move(bias)),
@@ -229,49 +194,44 @@ Matrix<Weight>::Matrix(const Weight* weight, size_t num_outputs, size_t num_inpu
 }
 
 template <class Weight>
-size_t Matrix<Weight>::num_bytes() const {
-    return num_panels_ * num_inputs_ * panel_width() * sizeof(Weight) + bias_.size() * sizeof(float);
+size_t DenseMatrix<Weight>::num_bytes() const {
+    return num_panels_ * num_inputs() * panel_width() * sizeof(Weight) + bias_.size() * sizeof(float);
 }
 
 template <class Weight>
-size_t Matrix<Weight>::panels_per_share(size_t num_rows) const {
-    const size_t work_per_panel = std::max<size_t>(1, num_rows * num_inputs_ * panel_width());
+size_t DenseMatrix<Weight>::panels_per_share(size_t num_rows) const {
+    const size_t work_per_panel = std::max<size_t>(1, num_rows * num_inputs() * panel_width());
     return (least_work + work_per_panel - 1) / work_per_panel;
 }
 
 template <class Weight>
-size_t Matrix<Weight>::num_shares(size_t num_rows) const {
+size_t DenseMatrix<Weight>::num_shares(size_t num_rows) const {
     const size_t num_panels = panels_per_share(num_rows);
     return (num_panels_ + num_panels - 1) / num_panels;
 }
 
+template <class Weight>
+void DenseMatrix<Weight>::read_row(size_t output, float* weights) const {
+    for (size_t input = 0; input < num_inputs(); ++input)
+        weights[input] = to_float(panels_[place_in_panels<Weight>(output, input, num_inputs(), panel_width() / 2)]);
+}
+
 // Rows in blocks, so that a block's rows stay in the cache while all panels pass.
 template <class Weight>
-template <class Row, class Out>
-void Matrix<Weight>::multiply(const Member& member, const Rows<Row>& rows, Out* out, size_t out_stride, Onto onto) const {
+void DenseMatrix<Weight>::multiply(const Member& member, const Rows& rows, const Products& products) const {
     member.share(num_panels_, panels_per_share(rows.count), [&](size_t first_panel, size_t last_panel) {
-        float* tiles = kept_memory<Matrix, float>(std::min(block_rows, rows.count) * num_inputs_);
+        float* place = kept_memory<DenseMatrix, float>((std::min(block_rows, rows.count) + 1) * num_inputs());
+        float* tiles = place + num_inputs();
         for (size_t row = 0; row < rows.count; row += block_rows) {
             const size_t num_rows = std::min(block_rows, rows.count - row);
-            run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA { lay_out(rows, row, num_rows, num_inputs_, tiles); });
-            Block block{tiles, num_rows, num_inputs_, num_outputs_, bias_.empty() ? nullptr : bias_.data(), nullptr, nullptr, out_stride, onto};
-            if constexpr (std::is_same_v<Out, float>)
-                block.out = out + row * out_stride;
-            else
-                block.rounded_out = out + row * out_stride;
+            run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA { lay_out(rows, row, num_rows, num_inputs(), place, tiles); });
+            const Block block{tiles, num_rows, num_inputs(), num_outputs(), bias_.empty() ? nullptr : bias_.data(), products.at(row, 0)};
             run_panels_with(instruction_set_, block, panels_.get(), first_panel, last_panel);
         }
     });
 }
 
-#define HOARFROST_INSTANTIATE(Weight, Row, Out) \
-    template void Matrix<Weight>::multiply(const Member&, const Rows<Row>&, Out*, size_t, Onto) const;
-template class Matrix<float>;
-template class Matrix<BFloat16>;
-HOARFROST_INSTANTIATE(float, float, float)
-HOARFROST_INSTANTIATE(BFloat16, float, float)
-HOARFROST_INSTANTIATE(BFloat16, BFloat16, float)
-HOARFROST_INSTANTIATE(BFloat16, BFloat16, BFloat16)
-#undef HOARFROST_INSTANTIATE
+template class DenseMatrix<float>;
+template class DenseMatrix<BFloat16>;
 
 }  // namespace hoarfrost
