@@ -43,7 +43,7 @@ class FakeEngine:
 
     def __init__(self, *, drafter: bool = True, chat_template: str | None = "template", max_positions: int = 4096, flips: str = "") -> None:
         self.tokenizer: Any = FakeTokenizer(chat_template)
-        self.target = SimpleNamespace(name="fake", max_positions=max_positions, dtype=torch.float32, device="cpu")
+        self.target = SimpleNamespace(name="fake", max_positions=max_positions, dtype=torch.float32, weights="float", device="cpu")
         self.drafter = SimpleNamespace(name="fake-drafter", horizon=15) if drafter else None
         self.tree = TreeConfig() if drafter else TreeConfig.autoregressive()
         self.flips = flips

@@ -15,6 +15,7 @@ from hoarfrost.cli.options import (
     Drafter,
     Dtype,
     Model,
+    Weights,
     given,
     load_engine,
     parse_budget,
@@ -46,6 +47,7 @@ def decode(
     chat: Chat = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")] = None,
 ) -> None:
@@ -68,7 +70,7 @@ def decode(
         )
     )
     prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
-    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device), settings)
+    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings)
     header = benchmark.describe(prompts)
     journal = open_journal(json_file, header)
     try:

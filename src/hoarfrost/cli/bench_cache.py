@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Device, Dtype, given, parse_list, shows_defaults_of
+from hoarfrost.cli.options import Device, Dtype, Weights, given, parse_list, shows_defaults_of
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def cache(
     steps: Annotated[int | None, typer.Option(help="Tokens decoded per cache and context.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Compare the time of a token and the memory of the context; stores are filled with random rows."""
@@ -45,7 +46,7 @@ def cache(
             num_steps=steps,
         )
     )
-    target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device)
+    target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device, weights)
     typer.echo(f"{'cache':13}{'context':>9}{'ms/token':>10}{'slowest':>9}{'start s':>9}{'hot MiB':>10}{'cold MiB':>10}{'index MiB':>10}")
     records = measure(target, settings, _print)
     if json_file is not None:
@@ -53,7 +54,7 @@ def cache(
         write_json(json_file, make_result(describe_run("cache speed", target, described, ["hoarfrost", *sys.argv[1:]]), records))
 
 
-def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str) -> Target:
+def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str, weights: str) -> Target:
     from transformers.utils import logging
 
     from hoarfrost.evaluation.cache_speed import random_target
@@ -61,9 +62,11 @@ def _load(model: str | None, shape: str | None, layers: int, max_positions: int,
 
     if (model is None) == (shape is None):
         raise InvalidInput("Give one model, or --shape for random weights.")
+    if shape is not None and weights != "auto":
+        raise InvalidInput(f"--weights {weights} goes with a model; random weights of --shape are float.")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if model is not None:
-        return Target.load(model, dtype=dtype, device=device)
+        return Target.load(model, dtype=dtype, device=device, weights=weights)
     return random_target(str(shape), layers, max_positions, dtype=dtype, device=device)
 
 

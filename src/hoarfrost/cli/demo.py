@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Drafter, Dtype, Model, load_engine
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Drafter, Dtype, Model, Weights, load_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,13 +48,15 @@ class DemoPrompts:
         return [next(prompt for prompt in self.prompts if prompt.set_name == name) for name in self.kinds]
 
 
-def demo(model: Model = "tiny", drafter: Drafter = "auto", dtype: Dtype = "auto", device: Device = "auto") -> None:
+def demo(
+    model: Model = "tiny", drafter: Drafter = "auto", dtype: Dtype = "auto", device: Device = "auto", weights: Weights = "auto"
+) -> None:
     """Decode real prompts with the shipped pair and compare plain decoding, DFlash chain and DDTree."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
     shipped = DemoPrompts.load()
-    engine = load_engine(model, drafter, dtype, device)
+    engine = load_engine(model, drafter, dtype, device, weights)
     try:
         console.print(f"One answer of each kind from {model}. A small model is often wrong; this is about how fast it answers.\n")
         for prompt in shipped.first_of_each_kind():

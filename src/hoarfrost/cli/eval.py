@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Dtype, Model, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Dtype, Model, Weights, given, load_engine, parse_list, shows_defaults_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ def retrieval(
     chat: Chat = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     data_dir: DataDir = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -50,7 +51,7 @@ def retrieval(
         **given(limit=limit, seed=seed, num_decoded=num_decoded, chat=chat),
         ask_later=ask_later,
     )
-    benchmark = RetrievalBenchmark(load_engine(model, "none", dtype, device), settings, data_dir)
+    benchmark = RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir)
     header = benchmark.describe()
     journal = _open_journal(AnswerJournal, json_file, header)
     outcomes = _run(benchmark.num_samples, journal, benchmark.run)
@@ -113,6 +114,7 @@ def longbench(
     chat: Chat = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     data_dir: DataDir = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -124,7 +126,7 @@ def longbench(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
         **given(bench=bench, limit=limit, max_prompt_tokens=max_prompt_tokens, chat=chat),
     )
-    benchmark = LongBench(load_engine(model, "none", dtype, device), settings, data_dir)
+    benchmark = LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir)
     header = benchmark.describe()
     journal = _open_journal(AnswerJournal, json_file, header)
     outcomes = _run(benchmark.num_samples, journal, benchmark.run)
@@ -143,6 +145,7 @@ def loss(
     seed: Annotated[int | None, typer.Option(help="Seed of the stretches.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     data_dir: DataDir = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -154,7 +157,7 @@ def loss(
         **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
         **given(continuation=continuation, limit=limit, seed=seed),
     )
-    benchmark = LossBenchmark(load_engine(model, "none", dtype, device), settings, data_dir)
+    benchmark = LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir)
     header = benchmark.describe()
     journal = _open_journal(LossJournal, json_file, header)
     outcomes = _run(benchmark.num_samples, journal, benchmark.run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, Model, given, load_engine, shows_defaults_of
+from hoarfrost.cli.options import Chat, Device, Dtype, Model, Weights, given, load_engine, shows_defaults_of
 from hoarfrost.cli.run import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def cache(
     chat: Chat = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here, with all positions.")] = None,
 ) -> None:
     """Show which pages the query of the question's last token fetched, and what they say.
@@ -53,7 +54,7 @@ def cache(
 
     config = IceConfig(**given(budget=kv_budget))
     text = read_prompt(question, prompt_file)
-    engine = load_engine(model, "none", dtype, device)
+    engine = load_engine(model, "none", dtype, device, weights)
     ids = encode_prompt(engine, text, None, chat)
     num_closing = closing_length(ids, encode_prompt(engine, text + "\N{SNOWFLAKE}", None, chat))
     fetches = inspect_prompt(engine, ids, num_closing, config, new_tokens)

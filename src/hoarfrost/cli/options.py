@@ -26,12 +26,16 @@ Value = TypeVar("Value")
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
-Model = Annotated[str, typer.Argument(help="A folder, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")]
+Model = Annotated[str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")]
 Drafter = Annotated[
     str, typer.Option(help="Folder or hub id of a DFlash drafter; `auto`: the shipped one, if any; `none`: decode without.")
 ]
 Dtype = Annotated[
-    str, typer.Option(help="float32, bfloat16, float16, or `auto`: bfloat16 where the device does it natively, else float32.")
+    str,
+    typer.Option(help="float32, bfloat16, float16, or `auto`: bfloat16 where the device does it natively or weights are quantised, else float32."),
+]
+Weights = Annotated[
+    str, typer.Option(help="int8 (8-bit blocks, on a CPU), float, or `auto`: as the model holds them; a quantised GGUF file stays quantised.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`: the accelerator, if there is one.")]
 Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]
@@ -42,14 +46,15 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def load_engine(model: str, drafter: str, dtype: str, device: str, cache: IceConfig | None = None) -> Engine:
+def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, cache: IceConfig | None = None) -> Engine:
     """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return Engine.load(model, drafter=None if drafter == "none" else drafter, dtype=dtype, device=device, **given(cache=cache))
+    chosen = None if drafter == "none" else drafter
+    return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache))
 
 
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:

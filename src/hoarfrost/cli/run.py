@@ -24,6 +24,7 @@ from hoarfrost.cli.options import (
     Drafter,
     Dtype,
     Model,
+    Weights,
     choose_tree,
     given,
     load_engine,
@@ -141,6 +142,7 @@ def run(
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given several times.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    weights: Weights = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object (text, token ids, statistics) instead of the text.")
     ] = False,
@@ -163,7 +165,7 @@ def run(
         )
     )
     tree = choose_tree(mode, tree_budget)
-    engine = load_engine(model, drafter, dtype, device, None if kv_budget is None else IceConfig(budget=kv_budget))
+    engine = load_engine(model, drafter, dtype, device, weights, None if kv_budget is None else IceConfig(budget=kv_budget))
     transcript = Transcript()
     finished = transcript.take(engine.stream(encode_prompt(engine, text, system, chat), params, tree=tree), echo=not as_json)
     typer.echo(json.dumps({"model": model, **transcript.to_json()}, ensure_ascii=False) if as_json else "")

@@ -110,6 +110,7 @@ def describe(target: Target, drafter: Drafter | None) -> dict[str, Any]:
         "drafter": None if drafter is None else [type(drafter).__name__, drafter.horizon, list(drafter.taps), drafter.name],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(target.dtype),
+        "weights": target.weights,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "versions": [hoarfrost.__version__, torch.__version__],
     }

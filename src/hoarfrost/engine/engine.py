@@ -50,17 +50,19 @@ class Engine:
         drafter: str | None = "auto",
         dtype: str = "auto",
         device: str = "auto",
+        weights: str = "auto",
         tree: TreeConfig | None = None,
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
     ) -> Engine:
-        """Loads `model` (a folder, a hub id or the alias of a shipped pair) and its drafter.
+        """Loads `model` (a folder, a GGUF file, a hub id or the alias of a shipped pair) and its drafter.
 
         `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
-        decodes without. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
+        decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in 8-bit blocks, "float"
+        in `dtype`. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
         that cannot be found, does not fit together or is not served exactly.
         """
-        target = Target.load(model, dtype=dtype, device=device)
+        target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
             drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
         return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)

@@ -28,6 +28,7 @@ def describe_run(evaluation: str, target: Target, settings: Mapping[str, Any], c
             **settings,
             "model": target.name,
             "dtype": str(target.dtype).removeprefix("torch."),
+            "weights": target.weights,
             "device": str(target.device),
             "num_threads": torch.get_num_threads(),
             "budget_is": BUDGET_MEANING,

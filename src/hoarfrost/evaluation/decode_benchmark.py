@@ -123,6 +123,7 @@ class DecodeBenchmark:
                 "drafter": drafter_name(drafter.name) if drafter else None,
                 "horizon": drafter.horizon if drafter else None,
                 "dtype": str(target.dtype).removeprefix("torch."),
+                "weights": target.weights,
                 "device": str(target.device),
                 "num_threads": torch.get_num_threads(),
                 "num_prompts": dict(Counter(prompt.set_name for prompt in prompts)),

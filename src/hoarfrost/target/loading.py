@@ -15,12 +15,15 @@ from hoarfrost.kernels.linear import has_bfloat16_instructions, pack_linears
 from hoarfrost.models import SHIPPED
 from hoarfrost.target.blocks import Stack
 from hoarfrost.target.fusing import fuse
+from hoarfrost.target.gguf import GGUFModel
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
+from hoarfrost.target.quantized import quantize_layers
 
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 # These rescale all frequencies by the longest position of the call, so a token's keys would depend on how the prompt was cut.
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHTS = ("auto", "int8", "float")
 
 
 def pick_device(name: str) -> torch.device:
@@ -45,13 +48,21 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return device.type in ("xpu", "hpu")
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it natively, else float32."""
+def pick_dtype(name: str, device: torch.device, *, quantized: bool = False) -> torch.dtype:
+    """`auto` is bfloat16 where the device multiplies it natively and for quantised weights, which are multiplied otherwise; else float32."""
     if name == "auto":
-        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+        return torch.bfloat16 if quantized or has_native_bfloat16(device) else torch.float32
     if name not in DTYPES:
         raise InvalidInput(f"Unknown dtype {name!r}; choose one of auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def check_weights(weights: str, device: torch.device) -> None:
+    """Raises `InvalidInput` for a way to hold weights that is not known, or not on this device."""
+    if weights not in WEIGHTS:
+        raise InvalidInput(f"Unknown weights {weights!r}; choose one of {', '.join(WEIGHTS)}.")
+    if weights == "int8" and device.type != "cpu":
+        raise InvalidInput(f"8-bit weights run on the CPU, not on {device}; take weights 'float' there, or device 'cpu'.")
 
 
 def load_config(name: str) -> PreTrainedConfig:
@@ -97,7 +108,9 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
         raise InvalidInput(f"{name} uses {rope_type!r} rotary scaling, whose keys change with the length of the call; it is not supported.")
 
 
-def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Stack]:
+def load_model(
+    name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, weights: str = "auto"
+) -> tuple[PreTrainedModel, Stack]:
     """Loads the weights and gives them, ready for inference, to the fastest stack; the model keeps what that does not take."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
     try:
@@ -107,10 +120,35 @@ def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: 
     except OSError as error:
         raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
     model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
+    return model, make_stack(model, weights)
+
+
+def load_gguf(source: GGUFModel, dtype: torch.dtype, device: torch.device, weights: str) -> tuple[PreTrainedModel, Stack]:
+    """Like `load_model`, out of a GGUF file."""
+    AttentionInterface.register(ATTENTION_NAME, packed_attention)
+    model = source.load(dtype, device, keep_blocks=keeps_blocks(device, weights), attention=ATTENTION_NAME)
+    return model, make_stack(model, weights)
+
+
+def keeps_blocks(device: torch.device, weights: str) -> bool:
+    """Whether matrices that come in blocks stay in them."""
+    return device.type == "cpu" and weights != "float"
+
+
+def held_kinds(source: GGUFModel | None, device: torch.device, weights: str) -> set[str]:
+    """The kinds of blocks that a model's matrices will be in; `source` is the GGUF file, if it comes out of one."""
+    kept = source.kinds if source is not None and keeps_blocks(device, weights) else set()
+    return kept | {"Q8_0"} if weights == "int8" else kept
+
+
+def make_stack(model: PreTrainedModel, weights: str) -> Stack:
+    """The fastest stack for `model`, all of whose matrices are put into 8-bit blocks first if `weights` is "int8"."""
+    if weights == "int8":
+        quantize_layers(model)
     stack = fuse(model)
     use_fused_norms(model)
     pack_linears(model)
-    return model, stack
+    return stack
 
 
 def load_tokenizer(name: str) -> Any:

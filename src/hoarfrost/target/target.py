@@ -17,16 +17,28 @@ from transformers import PreTrainedModel
 from hoarfrost.cache import DenseStore, Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.target.blocks import Stack, StockStack
-from hoarfrost.target.loading import load_config, load_model, load_tokenizer, pick_device, pick_dtype
+from hoarfrost.target.gguf import find_gguf, open_gguf
+from hoarfrost.target.loading import (
+    check_supported,
+    check_weights,
+    held_kinds,
+    load_config,
+    load_gguf,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+)
 from hoarfrost.target.packed import PackedRows
 
 
 class Target:
-    """A loaded model with what the rest of the engine needs to know of it. Without a `stack` it runs the model's own layers."""
+    """A loaded model with what the rest of the engine needs to know of it. Without a `stack` it runs the model's own layers; `weights` names
+    the kinds of blocks that its matrices are in ("Q4_K+Q6_K"), if any."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, stack: Stack | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, stack: Stack | None = None, weights: str = "float") -> None:
         config = model.config
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.model, self.tokenizer, self.name, self.weights = model, tokenizer, name, weights
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
         self.vocab_size: int = config.vocab_size
@@ -35,18 +47,34 @@ class Target:
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.embed = cast(nn.Embedding, model.get_input_embeddings())
         self.head = cast(nn.Module, model.get_output_embeddings())  # type: ignore[no-untyped-call]
-        self.device: torch.device = self.embed.weight.device
-        self.dtype: torch.dtype = self.embed.weight.dtype
+        first = next(model.parameters())  # quantised layers hold none
+        self.device: torch.device = first.device
+        self.dtype: torch.dtype = first.dtype
         self.eos_token_ids = end_token_ids(model, tokenizer)
         self._stack: Stack = stack or StockStack(model.base_model)
 
     @classmethod
-    def load(cls, name: str, *, dtype: str = "auto", device: str = "auto") -> Target:
-        """Loads a folder, a hub id or a shipped alias. Raises `InvalidInput` for what cannot be found or is not served exactly."""
+    def load(cls, name: str, *, dtype: str = "auto", device: str = "auto", weights: str = "auto") -> Target:
+        """Loads a folder, a GGUF file, a hub id or a shipped alias.
+
+        `weights`: "auto" holds them as the file does, those that are not quantised in `dtype`; "int8" puts every matrix that is not
+        quantised into 8-bit blocks; "float" takes all into `dtype`. Raises `InvalidInput` for what cannot be found or is not served exactly.
+        """
         place = pick_device(device)
-        config = load_config(name)
-        model, stack = load_model(name, config, pick_dtype(dtype, place), place)
-        return cls(model, load_tokenizer(name), name, stack)
+        check_weights(weights, place)
+        path = find_gguf(name)
+        source = None if path is None else open_gguf(path)
+        kinds = held_kinds(source, place, weights)
+        chosen = pick_dtype(dtype, place, quantized=bool(kinds))
+        if source is None:
+            config = load_config(name)
+            model, stack = load_model(name, config, chosen, place, weights)
+            tokenizer = load_tokenizer(name)
+        else:
+            check_supported(source.config, name)
+            tokenizer = source.tokenizer()
+            model, stack = load_gguf(source, chosen, place, weights)
+        return cls(model, tokenizer, name, stack, "+".join(sorted(kinds)) or "float")
 
     def new_store(self, capacity: int = 256, cache: IceConfig | None = None) -> Store:
         """An empty store for one sequence: the dense one, or that of `cache`."""
