@@ -71,6 +71,21 @@ def test_trees_and_batches_equal_plain_decoding(architecture: str, params: Sampl
         assert tokens_of(engine, [prompt], params, TREES[1]) == [tokens], "one at a time"
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
+def test_quantised_weights_decode_alike_to_the_last_bit(
+    architecture: str, dtype: str, params: SamplingParams, model_folder: Callable[[str], str]
+) -> None:
+    """Whole-number products do not depend on their company, so not even near ties may fall another way, keys in bfloat16 or not."""
+    engine = Engine.load(model_folder(architecture), dtype=dtype, device="cpu", weights="int8")
+    assert engine.target.weights == "Q8_0"
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS]
+    engine.drafter = random_drafter(engine.target)
+    for tree in (TreeConfig.autoregressive(), TreeConfig.published(8), TreeConfig(15), TreeConfig(64), TreeConfig(), TreeConfig.chain()):
+        assert tokens_of(engine, PROMPTS, params, tree) == expected, f"batched, {tree}"
+
+
 def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str]) -> None:
     """With guesses that are the target's own choices every round ends at the horizon, and the tokens stay the same."""
     engine = load(model_folder("qwen3"))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels import instruction_sets
-from hoarfrost.kernels.linear import NativeLinear, PackedLinear, can_multiply, can_pack, fastest_product, pack_linears
+from hoarfrost.kernels.linear import NativeLinear, can_multiply, fastest_product, pack_linears
 
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 
@@ -72,18 +72,6 @@ def test_rows_of_another_kind_are_refused() -> None:
             layer(rows)
 
 
-@pytest.mark.skipif(not can_pack(torch.empty(2, 2, dtype=torch.bfloat16)), reason="no bfloat16 instructions: the native product is used")
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24), (2, 24), (1, 7, 24), (40, 24)])
-def test_packed_equals_plain(bias: bool, shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    weight, offset = torch.randn(56, 24).bfloat16(), torch.randn(56).bfloat16() if bias else None
-    rows = torch.randn(shape).bfloat16()
-    got = PackedLinear(weight, offset)(rows)
-    expected = functional.linear(rows.float(), weight.float(), None if offset is None else offset.float())
-    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.02)
-
-
 def test_a_whole_model_is_packed_and_gives_the_same() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Sequential(nn.ReLU(), nn.Linear(16, 4, bias=False)))
@@ -97,5 +85,4 @@ def test_a_whole_model_is_packed_and_gives_the_same() -> None:
 def test_other_places_keep_the_plain_product() -> None:
     for weight in (torch.empty(2, 2, dtype=torch.float64), torch.empty(2, 2, device="meta"), torch.empty(2, 2, dtype=torch.float16)):
         assert not can_multiply(weight)
-        assert not can_pack(weight)
     assert fastest_product(torch.eye(2, dtype=torch.float64))(torch.ones(1, 2, dtype=torch.float64)).tolist() == [[1.0, 1.0]]

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from hoarfrost.cache import DenseStore, Store
-from hoarfrost.kernels import linear
 from hoarfrost.kernels.decoder import NativeLayer
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.blocks import FusedStack, NativeStack, StockStack
@@ -87,7 +86,6 @@ def test_fused_layers_equal_stock(
         torch.testing.assert_close(got, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
 
 
-@pytest.mark.skipif(linear.has_bfloat16_instructions(), reason="bfloat16 runs through oneDNN on this CPU")
 def test_bfloat16_is_closer_to_float32_than_stock(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = model_folder("qwen3")
     exact = stock_target(folder, torch.bfloat16)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost import _native
-from hoarfrost.kernels.linear import can_multiply, make_matrix, to_bits
+from hoarfrost.kernels.linear import Matrix, Weight, Weights, can_multiply, make_matrix, to_bits
 from hoarfrost.rotary import RotaryTable
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -52,24 +52,23 @@ class LayerTensors:
     """
 
     input_norm: Tensor
-    qkv: tuple[Tensor, Tensor | None]
+    qkv: tuple[Weights, Tensor | None]
     head_norm: Tensor | None
-    output: tuple[Tensor, Tensor | None]
+    output: tuple[Weights, Tensor | None]
     post_norm: Tensor
-    gate_up: tuple[Tensor, Tensor | None] | None
-    down: tuple[Tensor, Tensor | None] | None
+    gate_up: tuple[Weights, Tensor | None] | None
+    down: tuple[Weights, Tensor | None] | None
 
 
 class NativeLayer:
-    """A decoder layer around its attention, on the CPU. Hidden states are float32; queries, keys, values are of the weights' type."""
+    """A decoder layer around its attention, on the CPU. Hidden states are float32; queries, keys, values are of the norms' type."""
 
     def __init__(self, shape: LayerShape, tensors: LayerTensors) -> None:
-        self.shape, self.dtype = shape, tensors.qkv[0].dtype
+        self.shape, self.dtype = shape, tensors.input_norm.dtype
         self.has_feed_forward = tensors.down is not None
-        kind: Any = _native.DecoderLayerBFloat16 if self.dtype == torch.bfloat16 else _native.DecoderLayerFloat32
         norms = (tensors.input_norm, tensors.head_norm, tensors.post_norm)
         matrices = (tensors.qkv, tensors.output, tensors.gate_up, tensors.down)
-        self._layer = kind(
+        self._layer = _native.DecoderLayer(
             shape.num_heads,
             shape.num_kv_heads,
             shape.head_dim,
@@ -78,11 +77,14 @@ class NativeLayer:
             *(None if pair is None else make_matrix(*pair) for pair in matrices),
         )
         self._width = tensors.input_norm.shape[0]
+        self._project, self._finish, self._finish_attention = (
+            getattr(self._layer, f"{name}_{suffix_of(self.dtype)}") for name in ("project", "finish", "finish_attention")
+        )
 
     @staticmethod
-    def can_run(weight: Tensor, head_dim: int) -> bool:
-        """Whether layers of weights like this one run fastest here."""
-        return can_multiply(weight) and head_dim % 2 == 0
+    def can_run(weight: Weight, dtype: torch.dtype, head_dim: int) -> bool:
+        """Whether layers of weights like this one, with keys and values in `dtype`, run here."""
+        return can_multiply(weight) and dtype in DTYPES and head_dim % 2 == 0
 
     def project(self, hidden: Tensor, cos: Tensor, sin: Tensor, num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `[H, n, D]`, keys and values `[Hkv, n, D]` of `hidden [n, width]` at the angles of `cos, sin [n, D / 2]` (float32)."""
@@ -93,7 +95,7 @@ class NativeLayer:
         assert cos.shape[0] == sin.shape[0] == num_rows
         heads = torch.empty((shape.num_heads + 2 * shape.num_kv_heads, num_rows, shape.head_dim), dtype=self.dtype)
         queries, keys, values = torch.split_with_sizes(heads, (shape.num_heads, shape.num_kv_heads, shape.num_kv_heads))
-        self._layer.project(
+        self._project(
             hidden.data_ptr(), num_rows, cos.data_ptr(), sin.data_ptr(), queries.data_ptr(), keys.data_ptr(), values.data_ptr(), num_threads
         )
         return queries, keys, values
@@ -101,13 +103,13 @@ class NativeLayer:
     def finish(self, mixed: Tensor, hidden: Tensor, num_threads: int) -> None:
         """Takes `hidden [n, width]`, in place, to the layer's output; `mixed [n, H * D]` comes from attention."""
         self._check_mixed(mixed, hidden)
-        self._layer.finish(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), num_threads)
+        self._finish(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), num_threads)
 
     def finish_attention(self, mixed: Tensor, hidden: Tensor, num_threads: int) -> Tensor:
         """Adds the attention's output to `hidden`, in place, and returns its norm: the input of a feed-forward network from elsewhere."""
         self._check_mixed(mixed, hidden)
         normed = torch.empty_like(hidden)
-        self._layer.finish_attention(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), normed.data_ptr(), num_threads)
+        self._finish_attention(mixed.data_ptr(), hidden.shape[0], hidden.data_ptr(), normed.data_ptr(), num_threads)
         return normed
 
     def _check_mixed(self, mixed: Tensor, hidden: Tensor) -> None:
@@ -153,16 +155,18 @@ class NativeLayers:
     row's result has the bits that the layers give one by one, with `append_rows` and `attend_dense` in between."""
 
     def __init__(
-        self, layers: Sequence[NativeLayer], final_norm: Tensor, final_eps: float, attention_scale: float, embedding: Tensor
+        self, layers: Sequence[NativeLayer], final_norm: Tensor, final_eps: float, attention_scale: float, embedding: Tensor | Matrix
     ) -> None:
-        """`final_norm [width]` of any type, `embedding [tokens, width]` of the layers' own; the latter is not copied."""
+        """`final_norm [width]` of any type, `embedding [tokens, width]` of the layers' own, or a matrix; the latter is not copied."""
         shape, self._dtype = layers[0].shape, layers[0].dtype
         self._num_layers, self._width, self._half = len(layers), len(final_norm), shape.head_dim // 2
         self.layout = Layout(len(layers), shape.num_kv_heads, shape.head_dim, self._dtype, "cpu")
-        kind: Any = _native.DecoderStackBFloat16 if self._dtype == torch.bfloat16 else _native.DecoderStackFloat32
-        self._embedding = to_bits(embedding).numpy()  # the stack knows its address only
+        self._embedding: Any = (
+            embedding if isinstance(embedding, Matrix) else to_bits(embedding).numpy()
+        )  # the stack knows its address only
         norm = to_bits(final_norm.float()).numpy()
-        self._stack = kind([layer._layer for layer in layers], norm, final_eps, attention_scale, self._embedding)
+        self._stack = _native.DecoderStack([layer._layer for layer in layers], norm, final_eps, attention_scale, self._embedding)
+        self._run = getattr(self._stack, f"run_{suffix_of(self._dtype)}")
 
     @staticmethod
     def can_run(layers: Sequence[NativeLayer]) -> bool:
@@ -181,11 +185,16 @@ class NativeLayers:
         assert all(0 <= tap < self._num_layers for tap in taps)
         out = torch.empty((num_rows, self._width), dtype=self._dtype)
         features = torch.empty((num_rows, len(taps) * self._width), dtype=self._dtype) if taps else None
-        self._stack.run(
+        self._run(
             rows, table.cos.data_ptr(), table.sin.data_ptr(), len(table.cos), segments, taps,
             0 if features is None else features.data_ptr(), out.data_ptr(), num_threads,
         )  # fmt: skip
         return out, features
+
+
+def suffix_of(dtype: torch.dtype) -> str:
+    """What the names of kernels for rows of this type end in."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -196,7 +205,7 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> 
     assert weight.is_contiguous()
     assert weight.shape == (width,)
     out = torch.empty((num_rows, width), dtype=dtype)
-    norm = _native.rms_norm_bfloat16 if dtype == torch.bfloat16 else _native.rms_norm_float32
+    norm = getattr(_native, f"rms_norm_{suffix_of(dtype)}")
     norm(hidden.data_ptr(), num_rows, weight.data_ptr(), width, eps, out.data_ptr())
     return out
 
@@ -230,7 +239,7 @@ def attend_dense(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor 
     assert queries.dtype == keys.dtype == values.dtype
     assert num_heads % num_kv_heads == 0
     out = torch.empty((num_rows, num_heads, head_dim), dtype=queries.dtype)
-    attend = _native.attend_dense_bfloat16 if queries.dtype == torch.bfloat16 else _native.attend_dense_float32
+    attend = getattr(_native, f"attend_dense_{suffix_of(queries.dtype)}")
     attend(
         queries.data_ptr(), head_stride, row_stride, keys.data_ptr(), values.data_ptr(), keys.stride(0),
         num_heads, num_kv_heads, head_dim, num_rows, num_keys, mask, is_causal, scale, out.data_ptr(), torch.get_num_threads(),

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
-from hoarfrost.kernels.decoder import LayerShape, LayerTensors
-from hoarfrost.kernels.linear import Matrix, can_multiply, make_matrix, to_bits
+from hoarfrost.kernels.decoder import DTYPES, LayerShape, LayerTensors, suffix_of
+from hoarfrost.kernels.linear import Matrix, Weights, can_multiply, make_matrix, to_bits
 
 Ordered = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int32]]
 
@@ -29,10 +29,10 @@ class ContextTensors:
     """Weights of the context: `fusion` leads from the tapped features to the width, `keys_values` from there to all keys of all layers,
     layer by layer, and then all values; `norm [width]` and `key_norm [layers * Hkv, D]` are those of the fused features and of the keys."""
 
-    fusion: Tensor
+    fusion: Weights
     norm: Tensor
     key_norm: Tensor
-    keys_values: tuple[Tensor, Tensor | None]
+    keys_values: tuple[Weights, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DraftRows:
 
 
 class NativeDraftNetwork:
-    """A DFlash network without convolutions. Hidden states are float32 within a pass; what comes in and out is of the weights' type."""
+    """A DFlash network without convolutions. Hidden states are float32 within a pass; what comes in and out is of the norms' type."""
 
     def __init__(
         self,
@@ -59,22 +59,20 @@ class NativeDraftNetwork:
         """`views` say of each layer whether a row sees no later ones, and how far it sees."""
         self.dtype = norm.dtype
         self._shape, self._block_size, self._num_layers = shape, block_size, len(layers)
-        self._width, self._num_features = context.fusion.shape
-        is_half = self.dtype == torch.bfloat16
-        layer_kind: Any = _native.DraftLayerBFloat16 if is_half else _native.DraftLayerFloat32
-        network_kind: Any = _native.DraftNetworkBFloat16 if is_half else _native.DraftNetworkFloat32
-        self._network = network_kind(
+        fusion = make_matrix(context.fusion)
+        self._width, self._num_features = fusion.num_outputs, fusion.num_inputs
+        self._network = _native.DraftNetwork(
             shape.num_heads,
             shape.num_kv_heads,
             shape.head_dim,
             shape.norm_eps,
             block_size,
-            make_matrix(context.fusion),
+            fusion,
             _floats(context.norm),
             _floats(context.key_norm),
             make_matrix(*context.keys_values),
             [
-                layer_kind(
+                _native.DraftLayer(
                     *(_floats(part) for part in (layer.input_norm, layer.head_norm, layer.post_norm) if part is not None),
                     *(make_matrix(*pair) for pair in (layer.qkv, layer.output, layer.gate_up, layer.down) if pair is not None),
                     is_causal,
@@ -84,18 +82,19 @@ class NativeDraftNetwork:
             ],
             _floats(norm),
         )
+        self._extend, self._run = (getattr(self._network, f"{name}_{suffix_of(self.dtype)}") for name in ("extend", "run"))
 
     @staticmethod
     def can_run(weight: Tensor, head_dim: int) -> bool:
-        """Whether a network of weights like this one runs fastest here."""
-        return can_multiply(weight) and head_dim % 8 == 0
+        """Whether a network of weights like this one runs here."""
+        return can_multiply(weight) and weight.dtype in DTYPES and head_dim % 8 == 0
 
     def extend(self, rows: Sequence[DraftRows], features: Tensor, cos: Tensor, sin: Tensor) -> None:
         """Writes the context's keys and values of `features [n, num_features]`, n rows in all, at the angles of `cos, sin [n, D / 2]`."""
         num_rows = sum(one.count for one in rows)
         assert features.shape == (num_rows, self._num_features)
         features = features.contiguous()
-        self._network.extend(*self._pass(rows, num_rows, features, cos, sin), torch.get_num_threads())
+        self._extend(*self._pass(rows, num_rows, features, cos, sin), torch.get_num_threads())
 
     def run(self, rows: Sequence[DraftRows], blocks: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Final normed states `[S, b - 1, width]` of S blocks after their first slots, from embeddings `[S * b, width]` at given angles."""
@@ -104,7 +103,7 @@ class NativeDraftNetwork:
         assert blocks.shape == (num_rows, self._width)
         assert blocks.is_contiguous()
         out = torch.empty((len(rows), self._block_size - 1, self._width), dtype=self.dtype)
-        self._network.run(*self._pass(rows, num_rows, blocks, cos, sin), out.data_ptr(), torch.get_num_threads())
+        self._run(*self._pass(rows, num_rows, blocks, cos, sin), out.data_ptr(), torch.get_num_threads())
         return out
 
     def _pass(self, rows: Sequence[DraftRows], num_rows: int, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Any, int, int, int]:
@@ -134,7 +133,7 @@ class NativeSelector:
         assert predecessors.dtype == successors.dtype == projection.dtype
         self._predecessors, self._successors = predecessors.detach().contiguous(), successors.detach().contiguous()
         self._projection: Matrix = make_matrix(projection)
-        self._transitions: Any = _native.transitions_bfloat16 if projection.dtype == torch.bfloat16 else _native.transitions_float32
+        self._transitions: Any = getattr(_native, f"transitions_{suffix_of(projection.dtype)}")
         self.dtype = projection.dtype
 
     def log_probs(

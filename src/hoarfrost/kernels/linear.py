@@ -1,51 +1,40 @@
-"""Linear layers for a handful of rows on a CPU: products over weights that are laid out for it once, at load.
+"""Linear layers on a CPU: products over weights that are laid out for it once, at load.
 
 Decoding multiplies 1 to 60 rows with every weight matrix. The stock product rearranges the matrix at each call, which at so few rows takes
-as long as multiplying, and without bfloat16 instructions it is slower still by ten times. Ours (native/decoder/matrix.hpp) reads the
-weights once, in their own width, and sums in float32; it also gives a row the same bits whatever rows stand beside it.
-
-Where the processor multiplies bfloat16 itself, oneDNN's packed product does better on many rows and is used for that type. Packed layers
-are for inference only and keep no plain weight.
+as long as multiplying. Ours (native/decoder/matrix.hpp) reads the weights once, in their own width; it also gives a row the same bits
+whatever rows stand beside it. float32 and bfloat16 weights are summed in float32; quantised ones are multiplied with rows of 8 bits, in
+whole numbers. Packed layers are for inference only and keep no plain weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost import _native
 from hoarfrost.errors import InvalidInput
+from hoarfrost.kernels.quantized import QuantizedWeight
 
 Product = Callable[[Tensor], Tensor]
 """Rows `[..., in]` -> `[..., out]`: multiplication by one weight matrix, its bias added."""
 MakeProduct = Callable[[Tensor, Tensor | None], Product]
 """(weight, bias) -> the product with them."""
-Matrix = _native.MatrixFloat32 | _native.MatrixBFloat16
+Matrix = _native.Matrix
+Weight = Tensor | QuantizedWeight
+Weights = Weight | Sequence[Weight]
+"""A matrix `[out, in]`, or several of the same inputs, their outputs one behind the other."""
 
 
-def has_bfloat16_instructions() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def can_multiply(weight: Tensor) -> bool:
-    """Whether our product exists for this weight and is the fastest: on a CPU, float32, or bfloat16 without instructions for it."""
-    if weight.device.type != "cpu" or weight.numel() == 0:
-        return False
-    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and not has_bfloat16_instructions())
-
-
-def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN's packed product is the fastest for this weight: bfloat16 on a CPU that has instructions for it."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not has_bfloat16_instructions():
-        return False
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def can_multiply(weight: Weight) -> bool:
+    """Whether our product exists for this weight: on a CPU, float32, bfloat16 or in blocks."""
+    if isinstance(weight, QuantizedWeight):
+        return True
+    return weight.device.type == "cpu" and weight.numel() > 0 and weight.dtype in (torch.float32, torch.bfloat16)
 
 
 def to_bits(tensor: Tensor) -> Tensor:
@@ -54,52 +43,76 @@ def to_bits(tensor: Tensor) -> Tensor:
     return tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
 
 
-def make_matrix(weight: Tensor, bias: Tensor | None = None, instruction_set: str | None = None) -> Matrix:
-    """`weight [out, in]`, float32 or bfloat16 on the CPU, laid out for products; copied. `bias [out]` is kept in float32."""
-    kind = _native.MatrixBFloat16 if weight.dtype == torch.bfloat16 else _native.MatrixFloat32
-    return kind(to_bits(weight).numpy(), None if bias is None else to_bits(bias.float()).numpy(), instruction_set)
+def stacked_weights(weights: Sequence[Weight]) -> Weights:
+    """Matrices of the same inputs as one: in one piece where they are of one kind."""
+    if len(weights) == 1:
+        return weights[0]
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+    blocks = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
+    if len(tensors) == len(weights):
+        return torch.cat(tensors)
+    if len(blocks) == len(weights) and len({weight.kind for weight in blocks}) == 1:
+        return QuantizedWeight(blocks[0].kind, np.concatenate([weight.blocks for weight in blocks]), blocks[0].num_inputs)
+    return tuple(weights)
+
+
+def make_matrix(weight: Weights, bias: Tensor | None = None, instruction_set: str | None = None) -> Matrix:
+    """`weight`, float32, bfloat16 or quantised, on the CPU, laid out for products; copied. `bias [out]` is kept in float32."""
+    if not isinstance(weight, (Tensor, QuantizedWeight)):
+        sizes = [part.shape[0] for part in weight]
+        biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
+        return _native.stack_matrices([make_matrix(*pair, instruction_set) for pair in zip(weight, biases, strict=True)])
+    offsets = None if bias is None else to_bits(bias.float()).numpy()
+    if isinstance(weight, QuantizedWeight):
+        return _native.matrix_quantized(weight.kind, np.ascontiguousarray(weight.blocks), weight.num_inputs, offsets, instruction_set)
+    make = _native.matrix_bfloat16 if weight.dtype == torch.bfloat16 else _native.matrix_float32
+    return make(to_bits(weight).numpy(), offsets, instruction_set)
+
+
+def multiply(matrix: Matrix, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """`rows [..., in]` times the matrix, in `dtype`: `[..., out]`."""
+    rows = rows.contiguous()
+    out = rows.new_empty((*rows.shape[:-1], matrix.num_outputs), dtype=dtype)
+    num_rows, halves = rows.numel() // matrix.num_inputs, torch.bfloat16
+    matrix.multiply(rows.data_ptr(), rows.dtype == halves, num_rows, out.data_ptr(), dtype == halves, torch.get_num_threads())
+    return out
 
 
 class NativeLinear(nn.Module):
-    """`x @ weight.T + bias` for `x [..., in]` of the weight's type, summed in float32 and rounded once; the plain twin is
-    `torch.nn.functional.linear` over float32 copies. `instruction_set` picks a variant other than the processor's best, for tests."""
+    """`x @ weight.T + bias` for `x [..., in]`, summed in float32 and rounded once, to the type of `x`; the plain twin is
+    `torch.nn.functional.linear` over float32 copies.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, instruction_set: str | None = None) -> None:
+    Over a quantised weight the result stays float32, whatever the rows are: a head's logits are as fine as its sums.
+    `instruction_set` picks a variant other than the processor's best, for tests.
+    """
+
+    def __init__(self, weight: Weights | Matrix, bias: Tensor | None = None, instruction_set: str | None = None) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.dtype = weight.dtype
-        self._matrix = make_matrix(weight, bias, instruction_set)
+        self.matrix = weight if isinstance(weight, Matrix) else make_matrix(weight, bias, instruction_set)
+        self.out_features, self.in_features = self.matrix.num_outputs, self.matrix.num_inputs
+        self.dtypes: tuple[torch.dtype, ...] = (weight.dtype,) if isinstance(weight, Tensor) else (torch.float32, torch.bfloat16)
+        self._keeps_float32 = not isinstance(weight, Tensor)
 
     def forward(self, rows: Tensor) -> Tensor:
-        if rows.dtype != self.dtype or rows.shape[-1] != self.in_features or rows.device.type != "cpu":
+        if rows.dtype not in self.dtypes or rows.shape[-1] != self.in_features or rows.device.type != "cpu":
             raise InvalidInput(
                 f"The rows are {rows.dtype} {tuple(rows.shape)} on {rows.device}; "
-                f"this layer takes {self.dtype} [..., {self.in_features}] on the CPU."
+                f"this layer takes {' or '.join(map(str, self.dtypes))} [..., {self.in_features}] on the CPU."
             )
-        rows = rows.contiguous()
-        out = rows.new_empty((*rows.shape[:-1], self.out_features))
-        self._matrix.multiply(rows.data_ptr(), rows.numel() // self.in_features, out.data_ptr(), torch.get_num_threads())
-        return out
+        return multiply(self.matrix, rows, torch.float32 if self._keeps_float32 else rows.dtype)
 
 
-class PackedLinear(nn.Module):
-    """`x @ weight.T + bias` for `x [..., in]` by oneDNN; the operators are those that `torch.compile` uses for frozen weights."""
+class NativeEmbedding(nn.Module):
+    """The rows of a matrix as embeddings of type `dtype`: `[...]` token ids -> `[..., width]`. A tied head multiplies with the same."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, matrix: Matrix, dtype: torch.dtype) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)
-        self._bias = None if bias is None else bias.detach()
+        self.matrix, self.dtype = matrix, dtype
 
-    def forward(self, rows: Tensor) -> Tensor:
-        if rows.numel() == self.in_features:  # one row misses the blocked kernels and takes twice as long as two
-            row = rows.view(1, self.in_features)
-            return self._multiply(torch.cat((row, row)))[:1].view(*rows.shape[:-1], self.out_features)
-        return self._multiply(rows)
-
-    def _multiply(self, rows: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, self._packed, self._bias, "none", [], "")
-        return out
+    def forward(self, token_ids: Tensor) -> Tensor:
+        rows = torch.empty((*token_ids.shape, self.matrix.num_inputs), dtype=torch.float32)
+        self.matrix.read_rows(token_ids.flatten().tolist(), rows.data_ptr())
+        return rows.to(self.dtype)
 
 
 def plain_product(weight: Tensor, bias: Tensor | None = None) -> Product:
@@ -107,22 +120,14 @@ def plain_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     return partial(functional.linear, weight=weight, bias=bias)
 
 
-def packed_linear(weight: Tensor, bias: Tensor | None = None) -> NativeLinear | PackedLinear | None:
-    """The fastest layer for this weight, or None where that is the stock one."""
-    if can_multiply(weight):
-        return NativeLinear(weight, bias)
-    return PackedLinear(weight, bias) if can_pack(weight) else None
-
-
 def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     """The fastest product with this weight; for inference."""
-    return packed_linear(weight, bias) or plain_product(weight, bias)
+    return NativeLinear(weight, bias) if can_multiply(weight) else plain_product(weight, bias)
 
 
-def pack_linears(model: nn.Module) -> None:
-    """Replaces every `nn.Linear` below `model` by its packed form, where there is one."""
+def pack_linears(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> None:
+    """Replaces every layer of these kinds below `model` by its packed form, where there is one."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            packed = packed_linear(child.weight, child.bias) if type(child) is nn.Linear else None
-            if packed is not None:
-                setattr(parent, name, packed)
+            if type(child) in kinds and can_multiply(child.weight):  # type: ignore[arg-type]
+                setattr(parent, name, NativeLinear(child.weight, child.bias))  # type: ignore[arg-type]

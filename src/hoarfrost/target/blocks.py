@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from hoarfrost.cache import DenseStore
 from hoarfrost.kernels.decoder import LayerShape, LayerTensors, Layout, NativeLayer, NativeLayers, SegmentRows, rms_norm
-from hoarfrost.kernels.linear import Product, fastest_product
+from hoarfrost.kernels.linear import NativeEmbedding, Product, fastest_product
 from hoarfrost.rotary import RotaryTable, rotate
 from hoarfrost.target.packed import PackedRows, Segment, attend_segments
 
@@ -56,7 +56,7 @@ class StockStack:
 class StackParts:
     """What a stack holds beside its layers."""
 
-    embed: nn.Embedding
+    embed: nn.Embedding | NativeEmbedding
     norm_weight: Tensor
     norm_eps: float
     table: RotaryTable
@@ -134,7 +134,8 @@ class NativeStack:
         self._parts, self._layers, self._experts = parts, layers, experts
         self._whole: NativeLayers | None = None
         if NativeLayers.can_run(layers):
-            self._whole = NativeLayers(layers, parts.norm_weight, parts.norm_eps, parts.attention_scale, parts.embed.weight)
+            embedding = parts.embed.matrix if isinstance(parts.embed, NativeEmbedding) else parts.embed.weight
+            self._whole = NativeLayers(layers, parts.norm_weight, parts.norm_eps, parts.attention_scale, embedding)
 
     def __call__(self, rows: PackedRows, taps: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         whole = self._whole

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hoarfrost.kernels.decoder import LayerShape, LayerTensors, NativeLayer
+from hoarfrost.kernels.linear import NativeEmbedding, Weights, stacked_weights
 from hoarfrost.rotary import RotaryTable
 from hoarfrost.target.blocks import FusedLayer, FusedStack, NativeStack, Stack, StackParts, StockStack
+from hoarfrost.target.quantized import QuantizedLinear
 
 LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -25,17 +27,19 @@ HEAD_NORMS = {"q_norm", "k_norm"}
 FEED_FORWARD_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 EXPERT_BLOCKS = ("Qwen3MoeSparseMoeBlock",)
 SILU = ("SiLU", "SiLUActivation")
+LINEARS = (nn.Linear, QuantizedLinear)
 
 
 def fuse(model: PreTrainedModel) -> Stack:
     """The fastest stack for `model`, which loses its layers unless they are used themselves."""
     decoder: Any = model.base_model
-    is_known = type(decoder.embed_tokens) is nn.Embedding and is_known_norm(decoder.norm)
+    is_known = type(decoder.embed_tokens) in (nn.Embedding, NativeEmbedding) and is_known_norm(decoder.norm)
     if not is_known or not all(is_known_layer(layer) for layer in decoder.layers):
         return StockStack(decoder)
-    attention = decoder.layers[0].self_attn
-    runs_natively = NativeLayer.can_run(attention.q_proj.weight, attention.head_dim)
-    weight = decoder.norm.weight
+    attention, weight = decoder.layers[0].self_attn, decoder.norm.weight
+    runs_natively = NativeLayer.can_run(attention.q_proj.weight, weight.dtype, attention.head_dim)
+    if not runs_natively and any(type(module) is QuantizedLinear for module in decoder.modules()):
+        return StockStack(decoder)
     parts = StackParts(
         embed=decoder.embed_tokens,
         norm_weight=weight.float() if runs_natively else weight,
@@ -72,7 +76,7 @@ def is_known_layer(layer: nn.Module) -> bool:
     norms = [layer.input_layernorm, layer.post_attention_layernorm, *(getattr(attention, name) for name in sorted(parts & HEAD_NORMS))]
     return (
         parts in (PROJECTIONS, PROJECTIONS | HEAD_NORMS)
-        and all(type(getattr(attention, name)) is nn.Linear for name in PROJECTIONS)
+        and all(type(getattr(attention, name)) in LINEARS for name in PROJECTIONS)
         and have_one_kind_of_bias(attention.q_proj, attention.k_proj, attention.v_proj)
         and all(is_known_norm(norm) for norm in norms)
         and len({norm.variance_epsilon for norm in norms}) == 1
@@ -87,7 +91,7 @@ def is_known_feed_forward(mlp: nn.Module) -> bool:
     if children_of(mlp) != FEED_FORWARD_PARTS or type(mlp.act_fn).__name__ not in SILU:
         return False
     linears = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    return all(type(linear) is nn.Linear for linear in linears) and have_one_kind_of_bias(mlp.gate_proj, mlp.up_proj)
+    return all(type(linear) in LINEARS for linear in linears) and have_one_kind_of_bias(mlp.gate_proj, mlp.up_proj)
 
 
 def have_one_kind_of_bias(*linears: Any) -> bool:
@@ -127,10 +131,7 @@ def tensors_of(layer: Any) -> LayerTensors:
     )
 
 
-def stack(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+def stack(linears: Sequence[Any]) -> tuple[Weights, Tensor | None]:
     """Weight and bias of linear layers of one input, as one."""
-    if len(linears) == 1:
-        return linears[0].weight, linears[0].bias
-    weights: list[Tensor] = [linear.weight for linear in linears]
     biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
-    return torch.cat(weights), torch.cat(biases) if biases else None
+    return stacked_weights([linear.weight for linear in linears]), torch.cat(biases) if biases else None

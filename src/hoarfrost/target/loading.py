@@ -11,13 +11,13 @@ from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.kernels.linear import has_bfloat16_instructions, pack_linears
+from hoarfrost.kernels.linear import pack_linears
 from hoarfrost.models import SHIPPED
 from hoarfrost.target.blocks import Stack
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.gguf import GGUFModel
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
-from hoarfrost.target.quantized import quantize_layers
+from hoarfrost.target.quantized import QuantizedLinear, pack_vocabulary, quantize_layers
 
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 # These rescale all frequencies by the longest position of the call, so a token's keys would depend on how the prompt was cut.
@@ -39,19 +39,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware, or, as a CPU, by kernels of ours that widen them as they read."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return has_bfloat16_instructions()
-    return device.type in ("xpu", "hpu")
+    return device.type in ("cpu", "xpu", "hpu")
 
 
-def pick_dtype(name: str, device: torch.device, *, quantized: bool = False) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it natively and for quantised weights, which are multiplied otherwise; else float32."""
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where that is the faster type, else float32."""
     if name == "auto":
-        return torch.bfloat16 if quantized or has_native_bfloat16(device) else torch.float32
+        return torch.bfloat16 if is_fast_in_bfloat16(device) else torch.float32
     if name not in DTYPES:
         raise InvalidInput(f"Unknown dtype {name!r}; choose one of auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
@@ -145,9 +143,10 @@ def make_stack(model: PreTrainedModel, weights: str) -> Stack:
     """The fastest stack for `model`, all of whose matrices are put into 8-bit blocks first if `weights` is "int8"."""
     if weights == "int8":
         quantize_layers(model)
+    pack_vocabulary(model)
     stack = fuse(model)
     use_fused_norms(model)
-    pack_linears(model)
+    pack_linears(model, (nn.Linear, QuantizedLinear))
     return stack
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.kernels.linear import NativeEmbedding, NativeLinear, make_matrix
 from hoarfrost.kernels.quantized import QuantizedWeight
 
 NUM_BLOCK_INPUTS = 32
@@ -95,6 +96,17 @@ def quantize_layers(model: nn.Module) -> None:
     for parent, name, linear in _float_layers(parents, nn.Linear):
         same = next((blocks for weight, blocks in shared if weight is linear.weight), None)
         setattr(parent, name, QuantizedLinear(same or quantize(linear.weight), linear.bias))
+
+
+def pack_vocabulary(model: Any) -> None:
+    """Lays a quantised embedding out for the CPU's kernels, once for embedding and head where they share it."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(embedding) is not QuantizedEmbedding:
+        return
+    matrix = make_matrix(embedding.weight)
+    model.set_input_embeddings(NativeEmbedding(matrix, embedding.dtype))
+    if type(head) is QuantizedLinear and head.weight is embedding.weight and head.bias is None:
+        model.set_output_embeddings(NativeLinear(matrix))
 
 
 def _float_layers(parents: list[nn.Module], kind: type[nn.Module]) -> Iterator[tuple[nn.Module, str, Any]]:

@@ -65,7 +65,7 @@ class Target:
         path = find_gguf(name)
         source = None if path is None else open_gguf(path)
         kinds = held_kinds(source, place, weights)
-        chosen = pick_dtype(dtype, place, quantized=bool(kinds))
+        chosen = pick_dtype(dtype, place)
         if source is None:
             config = load_config(name)
             model, stack = load_model(name, config, chosen, place, weights)

@@ -42,7 +42,9 @@ def read_shape(file: GGUFFile) -> Shape:
         file.fail("it is one part of a split model; join the parts with `llama-gguf-split --merge` and name the whole file.")
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        file.fail(f"its architecture is {architecture!r}, which is not supported; supported are {known} (llama files hold Mistral models too).")
+        file.fail(
+            f"its architecture is {architecture!r}, which is not supported; supported are {known} (llama files hold Mistral models too)."
+        )
     num_layers = file.integer(f"{architecture}.block_count", least=1, most=1 << 12)
     width = file.integer(f"{architecture}.embedding_length", least=1)
     num_heads = file.integer(f"{architecture}.attention.head_count", least=1, most=1 << 12)
