@@ -26,16 +26,21 @@ Value = TypeVar("Value")
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
-Model = Annotated[str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")]
+Model = Annotated[
+    str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")
+]
 Drafter = Annotated[
     str, typer.Option(help="Folder or hub id of a DFlash drafter; `auto`: the shipped one, if any; `none`: decode without.")
 ]
 Dtype = Annotated[
     str,
-    typer.Option(help="float32, bfloat16, float16, or `auto`: bfloat16 where the device does it natively or weights are quantised, else float32."),
+    typer.Option(
+        help="float32, bfloat16, float16, or `auto`: bfloat16 where the device does it natively or weights are quantised, else float32."
+    ),
 ]
 Weights = Annotated[
-    str, typer.Option(help="int8 (8-bit blocks, on a CPU), float, or `auto`: as the model holds them; a quantised GGUF file stays quantised.")
+    str,
+    typer.Option(help="int8 (8-bit blocks, on a CPU), float, or `auto`: as the model holds them; a quantised GGUF file stays quantised."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`: the accelerator, if there is one.")]
 Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]

@@ -49,7 +49,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 
 def pick_dtype(name: str, device: torch.device, *, quantized: bool = False) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it natively and for quantised weights, which are multiplied otherwise; else float32."""
+    """`auto` is bfloat16 where the device multiplies it natively, and between layers whose weights are quantised; else float32."""
     if name == "auto":
         return torch.bfloat16 if quantized or has_native_bfloat16(device) else torch.float32
     if name not in DTYPES:

@@ -63,7 +63,9 @@ def find_gguf(name: str) -> Path | None:
         return None
     found = sorted(path.glob(f"*{SUFFIX}"))
     if len(found) > 1:
-        raise InvalidInput(f"The folder {name} holds {len(found)} GGUF files ({', '.join(file.name for file in found[:4])} ...); name one of them.")
+        raise InvalidInput(
+            f"The folder {name} holds {len(found)} GGUF files ({', '.join(file.name for file in found[:4])} ...); name one of them."
+        )
     return found[0] if found else None
 
 

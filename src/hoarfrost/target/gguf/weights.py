@@ -160,7 +160,9 @@ def _rotary(file: GGUFFile, shape: Shape, rotary: Any) -> nn.Module:
     if place is None:
         return module
     if place.shape != (shape.head_dim // 2,):
-        file.fail(f"the tensor {ROPE_FREQUENCIES} has the shape {place.shape}, and heads of {shape.head_dim} ask for {shape.head_dim // 2}.")
+        file.fail(
+            f"the tensor {ROPE_FREQUENCIES} has the shape {place.shape}, and heads of {shape.head_dim} ask for {shape.head_dim // 2}."
+        )
     factors = to_float(QuantizedWeight(place.kind, file.raw(ROPE_FREQUENCIES)[None], shape.head_dim // 2), torch.float32)[0]
     if not bool((factors > 0).all() & factors.isfinite().all()):
         file.fail(f"the tensor {ROPE_FREQUENCIES} holds values that are no positive numbers.")
