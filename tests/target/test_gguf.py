@@ -18,6 +18,7 @@ from hoarfrost.errors import InvalidInput
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.gguf import find_gguf, open_gguf
 from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear
+from hoarfrost.training.features import load_frozen_target, tapped_features
 
 PROMPT = [5, 9, 200, 17, 33, 8, 100, 101, 60, 61]
 
@@ -272,3 +273,15 @@ def test_layers_are_quantised_where_the_file_is(tmp_path: Path) -> None:
     quantized = [name for name, module in model.named_modules() if isinstance(module, (QuantizedLinear, QuantizedEmbedding))]
     assert quantized == [f"model.layers.{index}.self_attn.k_proj" for index in range(2)]
     assert source.kinds == {"Q5_0"}
+
+
+def test_a_file_can_be_trained_for(tmp_path: Path) -> None:
+    """Its features are those of the values in the file, and gradients pass its head."""
+    model = random_model("qwen3")
+    target = load_frozen_target(str(write_model(tmp_path / "model.gguf", model, mixed)), dtype="float32", device="cpu")
+    with torch.inference_mode():
+        states = model(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(tapped_features(target, PROMPT, (0,)), states[1][0], atol=2e-4, rtol=2e-4)
+    hidden = torch.zeros((1, target.hidden_size), requires_grad=True)
+    target.head(hidden).sum().backward()
+    assert hidden.grad is not None
