@@ -95,7 +95,8 @@ class TestRun:
         assert "8 tokens from the tree" in outcome.err
         assert "ended by length" in outcome.err
         assert engine.prompts == ["<user>Hello<assistant>"]
-        assert engine.loaded_with == {"model": "tiny", "drafter": "auto", "dtype": "auto", "device": "auto"}  # type: ignore[attr-defined]
+        expected = {"model": "tiny", "drafter": "auto", "dtype": "auto", "device": "auto", "weights": "auto"}
+        assert engine.loaded_with == expected  # type: ignore[attr-defined]
 
     def test_json_is_one_object_with_everything(self, call: Any, engine: FakeEngine) -> None:
         outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json")
@@ -154,6 +155,10 @@ class TestRun:
     def test_kv_budget_is_the_budget_of_the_ice_store(self, call: Any, engine: FakeEngine) -> None:
         assert call("run", "tiny", "Hi", "--kv-budget", "128").code == 0
         assert engine.loaded_with["cache"].budget == 128  # type: ignore[attr-defined]
+
+    def test_weights_are_handed_on(self, call: Any, engine: FakeEngine) -> None:
+        assert call("run", "tiny", "Hi", "--weights", "int8").code == 0
+        assert engine.loaded_with["weights"] == "int8"  # type: ignore[attr-defined]
 
     def test_drafter_none_decodes_without(self, call: Any, engine: FakeEngine) -> None:
         call("run", "tiny", "Hi", "--drafter", "none")

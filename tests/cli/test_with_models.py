@@ -15,6 +15,7 @@ import pytest
 import torch
 from command import call_command
 from conftest import VOCAB_SIZE
+from gguf_files import random_model, write_model
 
 from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
 from hoarfrost.engine.rounds import DecodingLoop
@@ -116,6 +117,17 @@ def test_bad_input_is_a_sentence_and_exit_code_2(arguments: list[str], said: str
     assert (code, out) == (2, "")
     assert "Traceback" not in err
     assert re.search(said, err), err
+
+
+def test_a_gguf_file_is_a_model(call: Any, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", random_model("llama"), lambda _: "Q8_0")
+    answers = [call("run", str(place), "hello", *FAST, "--max-new-tokens", "8", "--json") for place in (path, tmp_path)]
+    assert [answer.code for answer in answers] == [0, 0]
+    assert json.loads(answers[0].out)["token_ids"] == json.loads(answers[1].out)["token_ids"]
+    path.write_bytes(path.read_bytes()[:5000])
+    outcome = call("run", str(path), "hello", *FAST)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "truncated or damaged" in " ".join(outcome.err.split())
 
 
 def test_ctrl_c_in_the_midst_of_a_round_ends_the_stream_cleanly(pair: Pair, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

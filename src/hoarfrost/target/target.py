@@ -33,8 +33,8 @@ from hoarfrost.target.packed import PackedRows
 
 
 class Target:
-    """A loaded model with what the rest of the engine needs to know of it. Without a `stack` it runs the model's own layers; `weights` names
-    the kinds of blocks that its matrices are in ("Q4_K+Q6_K"), if any."""
+    """A loaded model with what the rest of the engine needs to know of it. Without a `stack` it runs the model's own layers. `weights`
+    names the kinds of blocks that its matrices are in ("Q4_K+Q6_K"), if any."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, stack: Stack | None = None, weights: str = "float") -> None:
         config = model.config
@@ -58,7 +58,8 @@ class Target:
         """Loads a folder, a GGUF file, a hub id or a shipped alias.
 
         `weights`: "auto" holds them as the file does, those that are not quantised in `dtype`; "int8" puts every matrix that is not
-        quantised into 8-bit blocks; "float" takes all into `dtype`. Raises `InvalidInput` for what cannot be found or is not served exactly.
+        quantised into 8-bit blocks; "float" takes all into `dtype`. Raises `InvalidInput` for what cannot be found or is not served
+        exactly.
         """
         place = pick_device(device)
         check_weights(weights, place)

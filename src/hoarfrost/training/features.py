@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
-from hoarfrost.target.loading import load_config, load_tokenizer, locate, pick_device, pick_dtype, use_fused_norms
+from hoarfrost.target.gguf import find_gguf, open_gguf
+from hoarfrost.target.loading import check_supported, load_config, load_tokenizer, locate, pick_device, pick_dtype, use_fused_norms
 
 
 def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
@@ -27,9 +28,18 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
     chosen = pick_dtype(dtype, place)
     if chosen == torch.float16:
         raise InvalidInput("A drafter cannot be trained with a float16 target, whose gradients vanish; use dtype 'bfloat16' or 'float32'.")
+    model: Any
+    path = find_gguf(name)
+    if path is not None:
+        source = open_gguf(path)
+        check_supported(source.config, name)
+        tokenizer = source.tokenizer()
+        model = source.load(chosen, place, keep_blocks=False, attention="sdpa")
+        use_fused_norms(model)
+        return Target(model, tokenizer, name)
     config = load_config(name)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             locate(name), config=config, dtype=chosen, attn_implementation="sdpa", use_safetensors=True
         )
     except OSError as error:

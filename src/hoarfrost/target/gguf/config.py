@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from hoarfrost.target.gguf.header import GGUFFile
+from hoarfrost.target.gguf.header import GGUFFile, short
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FREQUENCIES = "rope_freqs.weight"
@@ -41,10 +41,8 @@ def read_shape(file: GGUFFile) -> Shape:
     if file.metadata.get("split.count", 1) not in (0, 1):
         file.fail("it is one part of a split model; join the parts with `llama-gguf-split --merge` and name the whole file.")
     if architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        file.fail(
-            f"its architecture is {architecture!r}, which is not supported; supported are {known} (llama files hold Mistral models too)."
-        )
+        known = f"{', '.join(ARCHITECTURES)} (llama files hold Mistral models too)"
+        file.fail(f"its architecture is {short(architecture)}, which is not supported; supported are {known}.")
     num_layers = file.integer(f"{architecture}.block_count", least=1, most=1 << 12)
     width = file.integer(f"{architecture}.embedding_length", least=1)
     num_heads = file.integer(f"{architecture}.attention.head_count", least=1, most=1 << 12)
@@ -64,15 +62,14 @@ def read_config(file: GGUFFile, shape: Shape) -> PreTrainedConfig:
     prefix = shape.architecture
     foreign = sorted(key for key in FOREIGN_KEYS if file.metadata.get(f"{prefix}.{key}"))
     if foreign:
-        file.fail(f"it sets {prefix}.{foreign[0]} to {file.metadata[f'{prefix}.{foreign[0]}']!r}, which is not supported.")
+        file.fail(f"it sets {prefix}.{foreign[0]} to {short(file.metadata[f'{prefix}.{foreign[0]}'])}, which is not supported.")
     context = file.integer(f"{prefix}.context_length", least=1, most=1 << 31)
     if file.integer(f"{prefix}.attention.sliding_window", context, most=1 << 32) not in (0, context):
         file.fail("its layers attend to a sliding window; only models with full attention in every layer are served exactly.")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         file.fail("the tensor token_embd.weight is missing.")
-    return AutoConfig.for_model(
-        prefix,
+    values = dict(
         architectures=[ARCHITECTURES[prefix]],
         vocab_size=embedding.shape[0],
         hidden_size=file.integer(f"{prefix}.embedding_length", least=1),
@@ -89,6 +86,11 @@ def read_config(file: GGUFFile, shape: Shape) -> PreTrainedConfig:
         tie_word_embeddings="output.weight" not in file.tensors,
         **_special_tokens(file, embedding.shape[0]),
     )
+    try:
+        return AutoConfig.for_model(prefix, **values)
+    except Exception as error:  # transformers' checks raise kinds of their own
+        reason = " ".join(str(error).split())
+        file.fail(f"its metadata make no configuration of a {prefix} model ({reason}).")
 
 
 def read_generation_config(file: GGUFFile, vocab_size: int) -> GenerationConfig:
@@ -120,11 +122,11 @@ def _rope(file: GGUFFile, prefix: str, context: int) -> dict[str, Any]:
     if kind == "none" or (kind == "linear" and factor == 1):
         return rope
     if ROPE_FREQUENCIES in file.tensors:
-        file.fail(f"it has both the rotary scaling {kind!r} and {ROPE_FREQUENCIES}, which is not supported together.")
+        file.fail(f"it has both the rotary scaling {short(kind)} and {ROPE_FREQUENCIES}, which is not supported together.")
     if kind == "linear":
         return {**rope, "rope_type": "linear", "factor": factor}
     if kind != "yarn":
-        file.fail(f"it uses {kind!r} rotary scaling, which is not supported; supported are none, linear, yarn and {ROPE_FREQUENCIES}.")
+        file.fail(f"it uses {short(kind)} rotary scaling, which is not supported; supported are none, linear, yarn and {ROPE_FREQUENCIES}.")
     rope |= {"rope_type": "yarn", "factor": factor}
     rope["original_max_position_embeddings"] = file.integer(f"{scaling}original_context_length", context, least=1, most=1 << 31)
     rope |= {name: file.number(f"{scaling}yarn_{name}") for name in ("beta_fast", "beta_slow") if f"{scaling}yarn_{name}" in file.metadata}
@@ -135,4 +137,4 @@ def _rope(file: GGUFFile, prefix: str, context: int) -> dict[str, Any]:
 def _refuse(file: GGUFFile, keys: Collection[str]) -> None:
     for key in keys:
         if file.number(key, 1.0) != 1:
-            file.fail(f"it sets {key} to {file.metadata[key]!r}, which is not supported.")
+            file.fail(f"it sets {key} to {short(file.metadata[key])}, which is not supported.")

@@ -25,7 +25,8 @@ from hoarfrost.errors import InvalidInput
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
-MAX_ENTRIES, MAX_ARRAY, MAX_STRING_BYTES, MAX_NAME_BYTES, MAX_DIMS = 1 << 16, 1 << 21, 1 << 24, 1 << 10, 4
+MAX_ENTRIES, MAX_ARRAY, MAX_STRING_BYTES, MAX_NAME_BYTES, MAX_DIMS = 1 << 16, 1 << 21, 1 << 24, 256, 4
+MAX_HEAD_BYTES = 1 << 27
 SCALARS = {
     GGUFValueType.UINT8: "<u1", GGUFValueType.INT8: "<i1", GGUFValueType.UINT16: "<u2", GGUFValueType.INT16: "<i2",
     GGUFValueType.UINT32: "<u4", GGUFValueType.INT32: "<i4", GGUFValueType.UINT64: "<u8", GGUFValueType.INT64: "<i8",
@@ -66,34 +67,34 @@ class GGUFFile:
     def text(self, key: str, default: str | None = None) -> str | None:
         value = self.metadata.get(key, default)
         if value is not None and not isinstance(value, str):
-            self.fail(f"{key} is {_short(value)}, and should be text.")
+            self.fail(f"{key} is {short(value)}, and should be text.")
         return value
 
     def integer(self, key: str, default: int | None = None, *, least: int = 0, most: int = 1 << 24) -> int:
         """Raises `InvalidInput` where there is none and no default, or it lies outside."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.fail(f"{key} is {_short(value)}, and should be a whole number from {least} to {most}.")
+            self.fail(f"{key} is {short(value)}, and should be a whole number from {least} to {most}.")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A positive number, float32 ones as they are written (1e-05, not 9.99999974e-06). Raises `InvalidInput` like `integer`."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            self.fail(f"{key} is {_short(value)}, and should be a positive number.")
+            self.fail(f"{key} is {short(value)}, and should be a positive number.")
         return float(str(np.float32(value))) if np.float32(value) == value else float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool | None:
         value = self.metadata.get(key, default)
         if value is not None and not isinstance(value, bool):
-            self.fail(f"{key} is {_short(value)}, and should be true or false.")
+            self.fail(f"{key} is {short(value)}, and should be true or false.")
         return value
 
     def items(self, key: str, kind: type[Value]) -> list[Value]:
         """A list of values of one kind; an empty one where the file has none."""
         value = self.metadata.get(key, [])
         if not isinstance(value, list) or not all(type(item) is kind for item in value):
-            self.fail(f"{key} is {_short(value)}, and should be a list of {kind.__name__} values.")
+            self.fail(f"{key} is {short(value)}, and should be a list of {kind.__name__} values.")
         return value
 
     def _get(self, key: str, default: Any) -> Any:
@@ -111,10 +112,10 @@ class _Cursor:
     """Reads what stands next, within the file."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self._data, self.at = data, 0
+        self._data, self.at, self._stop = data, 0, min(len(data), MAX_HEAD_BYTES)
 
     def take(self, num_bytes: int, what: str) -> bytes:
-        if num_bytes > len(self._data) - self.at:
+        if num_bytes > self._stop - self.at:
             raise _Broken(f"{what} runs past the end of the file: it is truncated or damaged.")
         self.at += num_bytes
         return self._data[self.at - num_bytes : self.at]
@@ -124,7 +125,7 @@ class _Cursor:
         value: int = struct.unpack(form, self.take(struct.calcsize(form), what))[0]
         if value > most:
             raise _Broken(f"{what} is {value}, more than any real file has ({most}): it is damaged.")
-        if value * bytes_each > len(self._data) - self.at:
+        if value * bytes_each > self._stop - self.at:
             raise _Broken(f"{what} is {value}, which runs past the end of the file: it is truncated or damaged.")
         return value
 
@@ -188,7 +189,7 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
     places = _entries(cursor, num_tensors, "tensor", lambda name: _tensor(cursor, name))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise _Broken(f"general.alignment is {_short(alignment)}, and should be a power of two.")
+        raise _Broken(f"general.alignment is {short(alignment)}, and should be a power of two.")
     base = -(-cursor.at // alignment) * alignment
     tensors = {name: _place(name, *place, base, alignment, len(data)) for name, place in places.items()}
     return GGUFFile(path, metadata, tensors, np.frombuffer(data, np.uint8))
@@ -198,6 +199,8 @@ def _entries(cursor: _Cursor, num_entries: int, what: str, read: Callable[[str],
     found: dict[str, Value] = {}
     for index in range(num_entries):
         name = cursor.text(f"the name of {what} {index}", MAX_NAME_BYTES)
+        if not name.isprintable():
+            raise _Broken(f"the name of {what} {index} is no plain text ({short(name)}): it is damaged.")
         if name in found:
             raise _Broken(f"the {what} {name!r} stands in it twice: it is damaged.")
         found[name] = read(name)
@@ -226,6 +229,7 @@ def _place(name: str, shape: tuple[int, ...], kind: int, offset: int, base: int,
     return TensorPlace(TENSOR_KINDS[kind].name, shape, base + offset, base + offset + num_bytes)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it."""
     text = repr(value[:3])[:-1] + ", ...]" if isinstance(value, list) and len(value) > 3 else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
