@@ -1,40 +1,79 @@
 #include "base/instruction_set.hpp"
 
+#include <atomic>
 #include <stdexcept>
 
 namespace hoarfrost {
 
 namespace {
 
-constexpr const char* all_names[] = {"plain", "avx2", "avx512"};
+struct Described {
+    InstructionSet instruction_set;
+    const char* name;
+    bool (*is_there)();
+};
 
-InstructionSet detect() {
+// In the order of the enumerators.
+constexpr Described all_sets[] = {
+    {InstructionSet::plain, "plain", [] { return true; }},
+#if HOARFROST_X86
+    {InstructionSet::avx2, "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {InstructionSet::avx512, "avx512",
+     [] {
+         return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+     }},
+#endif
+};
+
+std::vector<Described> detect() {
 #if HOARFROST_X86
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return InstructionSet::plain;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        return InstructionSet::avx512;
-    return InstructionSet::avx2;
 #endif
-    return InstructionSet::plain;
+    std::vector<Described> present;
+    for (const Described& described : all_sets)
+        if (described.is_there()) present.push_back(described);
+    return present;
+}
+
+const std::vector<Described>& present_sets() {
+    static const std::vector<Described> present = detect();
+    return present;
+}
+
+std::atomic<InstructionSet>& in_use() {
+    static std::atomic<InstructionSet> instruction_set = present_sets().back().instruction_set;
+    return instruction_set;
 }
 
 }  // namespace
 
-InstructionSet best_instruction_set() {
-    static const InstructionSet best = detect();
-    return best;
+std::vector<std::string> instruction_set_names() {
+    std::vector<std::string> names;
+    for (const Described& described : present_sets()) names.push_back(described.name);
+    return names;
 }
 
-std::vector<std::string> instruction_set_names() {
-    return {all_names, all_names + static_cast<int>(best_instruction_set()) + 1};
+InstructionSet best_instruction_set() { return in_use().load(std::memory_order_relaxed); }
+
+std::string instruction_set_in_use() {
+    const InstructionSet used = best_instruction_set();
+    for (const Described& described : present_sets())
+        if (described.instruction_set == used) return described.name;
+    return "unknown";
 }
 
 InstructionSet instruction_set_named(const std::string& name) {
-    for (int index = 0; index <= static_cast<int>(best_instruction_set()); ++index)
-        if (name == all_names[index]) return static_cast<InstructionSet>(index);
-    throw std::invalid_argument("This processor has no instruction set '" + name + "'; instruction_sets() lists those it has.");
+    std::string known;
+    for (const Described& described : present_sets()) {
+        if (name == described.name) return described.instruction_set;
+        known += (known.empty() ? "" : ", ") + std::string(described.name);
+    }
+    throw std::invalid_argument("This processor has no instruction set '" + name + "'; it has " + known + ".");
+}
+
+void use_instruction_set(const std::optional<std::string>& name) {
+    in_use().store(name ? instruction_set_named(*name) : present_sets().back().instruction_set, std::memory_order_relaxed);
 }
 
 }  // namespace hoarfrost

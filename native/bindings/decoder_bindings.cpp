@@ -128,13 +128,14 @@ template <class Weight>
 void bind_weights(nb::module_& module, const std::string& suffix) {
     using Layer = DecoderLayer<Weight>;
     using MatrixPointer = std::shared_ptr<Matrix<Weight>>;
-    nb::class_<Matrix<Weight>>(module, ("Matrix" + suffix).c_str())
+    nb::class_<Matrix<Weight>>(module, ("Matrix" + suffix).c_str(), "A weight matrix [outputs, inputs], laid out for products with few rows.")
         .def(nb::new_(&make_matrix<Weight>), "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(), "instruction_set"_a = nb::none())
         .def_prop_ro("num_outputs", &Matrix<Weight>::num_outputs)
         .def_prop_ro("num_inputs", &Matrix<Weight>::num_inputs)
         .def_prop_ro("nbytes", &Matrix<Weight>::num_bytes)
-        .def("multiply", &multiply<Weight>, "rows"_a, "num_rows"_a, "out"_a, "num_threads"_a);
-    nb::class_<Layer>(module, ("DecoderLayer" + suffix).c_str())
+        .def("multiply", &multiply<Weight>, "rows"_a, "num_rows"_a, "out"_a, "num_threads"_a,
+             "out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix, of the weights' type.");
+    nb::class_<Layer>(module, ("DecoderLayer" + suffix).c_str(), "A decoder layer around its attention; hidden states are float32.")
         .def(
             "__init__",
             [](Layer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Input<float, 1>& input_norm,
@@ -148,13 +149,18 @@ void bind_weights(nb::module_& module, const std::string& suffix) {
             },
             "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "input_norm"_a, "head_norm"_a.none(), "post_norm"_a, "qkv"_a,
             "output"_a, "gate_up"_a.none(), "down"_a.none())
-        .def("project", &Layer::project, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a, "values"_a, "num_threads"_a)
-        .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
-        .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a);
-    nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str())
+        .def("project", &Layer::project, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a, "values"_a, "num_threads"_a,
+             "Queries, keys and values of normed hidden states, head by head, rotated.")
+        .def("finish", &Layer::finish, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a,
+             "From what attention gave to the output of the layer, in place of `hidden`.")
+        .def("finish_attention", &Layer::finish_attention_only, "mixed"_a, "num_rows"_a, "hidden"_a, "normed"_a, "num_threads"_a,
+             "The same for a layer whose feed-forward network is elsewhere: adds attention's output to `hidden`; its norm goes to `normed`.");
+    nb::class_<StackWeights<Weight>>(module, ("DecoderStack" + suffix).c_str(), "Embeddings, all layers and the final norm in one call.")
         .def(nb::new_(&make_stack<Weight>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a.noconvert())
         .def("run", &run_stack_face<Weight>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a, "taps"_a, "features"_a,
-             "out"_a, "num_threads"_a);
+             "out"_a, "num_threads"_a,
+             "Final states of `rows [2, n]`, token ids and positions; `segments`: (buffer, capacity, length, rows, visible words or 0, words "
+             "per row).");
 }
 
 template <class Out>
@@ -196,16 +202,26 @@ void copy_rows(Address source, size_t source_head_stride, size_t source_row_stri
                         at<const char>(source) + head * source_head_stride + row * source_row_stride, row_bytes);
 }
 
+template <class Stored>
+void bind_functions(nb::module_& module, const std::string& suffix) {
+    module.def(("attend_dense_" + suffix).c_str(), &attend<Stored>, "queries"_a, "query_head_stride"_a, "query_row_stride"_a, "keys"_a,
+               "values"_a, "kv_head_stride"_a, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_rows"_a, "num_keys"_a, "visible"_a,
+               "is_causal"_a, "scale"_a, "out"_a, "num_threads"_a,
+               "Attention of the last rows of a dense buffer; `visible`: 0, or the address of bools, rows by rows.");
+    module.def(("rms_norm_" + suffix).c_str(), &rms_norm_face<Stored>, "hidden"_a, "num_rows"_a, "weight"_a, "width"_a, "eps"_a, "normed"_a,
+               "RMS norm of float32 rows, into the type of the name.");
+}
+
 }  // namespace
 
 void bind_decoder(nb::module_& module) {
     bind_weights<float>(module, "Float32");
     bind_weights<BFloat16>(module, "BFloat16");
-    module.def("attend_dense_float32", &attend<float>);
-    module.def("attend_dense_bfloat16", &attend<BFloat16>);
-    module.def("rms_norm_float32", &rms_norm_face<float>);
-    module.def("rms_norm_bfloat16", &rms_norm_face<BFloat16>);
-    module.def("copy_rows", &copy_rows);
+    bind_functions<float>(module, "float32");
+    bind_functions<BFloat16>(module, "bfloat16");
+    module.def("copy_rows", &copy_rows, "source"_a, "source_head_stride"_a, "source_row_stride"_a, "target"_a, "target_head_stride"_a,
+               "num_heads"_a, "num_rows"_a, "row_bytes"_a,
+               "Copies rows of bytes, head by head; strides in bytes, the rows of the target lie side by side.");
 }
 
 }  // namespace hoarfrost

@@ -91,8 +91,8 @@ template <class Scalar>
 void attend_pages(const PageAttention<Scalar>& problem, size_t num_threads, InstructionSet instruction_set) {
     const auto attend_head = [&](size_t kv_head) {
 #if HOARFROST_X86
-        if (instruction_set == InstructionSet::avx512) return avx512::attend_head(problem, kv_head);
-        if (instruction_set == InstructionSet::avx2) return avx2::attend_head(problem, kv_head);
+        if (has_avx512(instruction_set)) return avx512::attend_head(problem, kv_head);
+        if (has_avx2(instruction_set)) return avx2::attend_head(problem, kv_head);
 #endif
         plain::attend_head(problem, kv_head);
     };
