@@ -12,13 +12,14 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from hoarfrost.cache import DenseStore, Store
-from hoarfrost.kernels import linear
 from hoarfrost.kernels.decoder import NativeLayer
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.blocks import FusedStack, NativeStack, StockStack
 from hoarfrost.target.loading import load_config, load_tokenizer
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 from hoarfrost.tree import DraftTree
+
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
 
 TAPS = (2, 0)
 TREE = DraftTree.from_parents([11, 12, 13, 14, 15, 16, 17], [-1, 0, 0, 1, 1, 2, 5])
@@ -87,7 +88,7 @@ def test_fused_layers_equal_stock(
         torch.testing.assert_close(got, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
 
 
-@pytest.mark.skipif(linear.has_bfloat16_instructions(), reason="bfloat16 runs through oneDNN on this CPU")
+@pytest.mark.usefixtures("native_bfloat16")
 def test_bfloat16_is_closer_to_float32_than_stock(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = model_folder("qwen3")
     exact = stock_target(folder, torch.bfloat16)
@@ -100,12 +101,12 @@ def test_bfloat16_is_closer_to_float32_than_stock(model_folder: Callable[[str], 
         assert (got - best).norm() <= 0.02 * best.norm()
 
 
+@pytest.mark.usefixtures("native_bfloat16")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_row_has_the_same_bits_in_any_tree(dtype: str, model_folder: Callable[[str], str]) -> None:
     """What makes trees exact in bfloat16 too: a node's logits equal, bit for bit, those of its path run token by token."""
     target = Target.load(model_folder("qwen3"), dtype=dtype, device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     prompt = [(11 * i) % 250 for i in range(40)]
     tree_store, path_store = target.new_store(), target.new_store()
     for store in (tree_store, path_store):
@@ -164,13 +165,13 @@ def decode(target: Target, wrap: Callable[[Store], Any]) -> list[Tensor]:
     return found
 
 
+@pytest.mark.usefixtures("native_bfloat16")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_one_call_has_the_bits_of_layer_by_layer(dtype: str, num_threads: int, model_folder: Callable[[str], str]) -> None:
     """So a sequence goes on the same whatever stores stand beside its own, and however many threads there are."""
     target = Target.load(model_folder("qwen3"), dtype=dtype, device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     by_layer = decode(target, Elsewhere)
     assert len(by_layer) == 12
     before = torch.get_num_threads()
@@ -222,8 +223,7 @@ def test_unknown_parts_keep_stock_layers(architecture: str, changes: dict[str, o
 
 def test_what_no_table_holds_is_refused(model_folder: Callable[[str], str]) -> None:
     target = Target.load(model_folder("llama"), dtype="float32", device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     for foreign in (-1, target.vocab_size):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             target.forward(PackedRows.from_chunk(target.new_store(), [3, foreign], target.device))
