@@ -8,7 +8,6 @@ from typing import Annotated, Final
 import numpy
 from numpy.typing import NDArray
 
-
 def instruction_sets() -> list[str]:
     """What this processor can run, from the plainest to the best."""
 
@@ -20,24 +19,49 @@ def use_instruction_set(name: str | None) -> None:
     What kernels run from now on where no set is asked for; None: the best again. Matrices that are laid out already stay with theirs.
     """
 
-def noise_bits(seed: int, position: int, token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], instruction_set: str | None = None) -> NDArray[numpy.uint64]:
+def noise_bits(
+    seed: int,
+    position: int,
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    instruction_set: str | None = None,
+) -> NDArray[numpy.uint64]:
     """The random bits of tokens at a position."""
 
-def gumbel_noise(seed: int, position: int, token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], instruction_set: str | None = None) -> NDArray[numpy.float32]:
+def gumbel_noise(
+    seed: int,
+    position: int,
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    instruction_set: str | None = None,
+) -> NDArray[numpy.float32]:
     """Gumbel noise of tokens at a position."""
 
 def gumbel_noise_range(seed: int, position: int, vocab_size: int, instruction_set: str | None = None) -> NDArray[numpy.float32]:
     """Gumbel noise of the whole vocabulary at a position."""
 
-def gumbel_noise_rows(seed: int, first_position: int, token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], instruction_set: str | None = None) -> NDArray[numpy.float32]:
+def gumbel_noise_rows(
+    seed: int,
+    first_position: int,
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    instruction_set: str | None = None,
+) -> NDArray[numpy.float32]:
     """Gumbel noise of rows of tokens, one position each."""
 
-def best_with_noise(logits: tuple[int, int, int, int, bool], temperature: float, seed: int, first_position: int, k: int, num_threads: int, instruction_set: str | None = None) -> tuple[NDArray[numpy.float32], NDArray[numpy.int64]]:
+def best_with_noise(
+    logits: tuple[int, int, int, int, bool],
+    temperature: float,
+    seed: int,
+    first_position: int,
+    k: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.int64]]:
     """
     Scores and ids of the k best tokens of every row, with the noise of its position.
     """
 
-def top_log_probs(logits: tuple[int, int, int, int, bool], k: int, num_threads: int, instruction_set: str | None = None) -> tuple[NDArray[numpy.float32], NDArray[numpy.int64]]:
+def top_log_probs(
+    logits: tuple[int, int, int, int, bool], k: int, num_threads: int, instruction_set: str | None = None
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.int64]]:
     """Log-probabilities and ids of the k best tokens of every row."""
 
 def best_tokens(logits: tuple[int, int, int, int, bool], num_threads: int, instruction_set: str | None = None) -> NDArray[numpy.int64]:
@@ -46,34 +70,103 @@ def best_tokens(logits: tuple[int, int, int, int, bool], num_threads: int, instr
 class TreeHints:
     """What growing one tree may use beside its candidates."""
 
-    def __init__(self, calibration: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None = None, table: SuccessorTable | None = None, repetition: Repetition | None = None, shares: SourceShares | None = None, max_depth: int = 0, noise: tuple[int, int] | None = None) -> None: ...
+    def __init__(
+        self,
+        calibration: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)]
+        | None = None,
+        table: SuccessorTable | None = None,
+        repetition: Repetition | None = None,
+        shares: SourceShares | None = None,
+        max_depth: int = 0,
+        noise: tuple[int, int] | None = None,
+    ) -> None: ...
 
-def build_trees(candidates: Sequence[tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), device='cpu', writable=False)], Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), device='cpu', writable=False)] | None]], bonus_token_ids: Sequence[int], budget: int, has_more: bool, hints: Sequence[TreeHints]) -> tuple[list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]], list[bool]]:
+def build_trees(
+    candidates: Sequence[
+        tuple[
+            Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+            Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), device="cpu", writable=False)],
+            Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), device="cpu", writable=False)] | None,
+        ]
+    ],
+    bonus_token_ids: Sequence[int],
+    budget: int,
+    has_more: bool,
+    hints: Sequence[TreeHints],
+) -> tuple[
+    list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]], list[bool]
+]:
     """
     Likeliest trees of sorted candidates, and which of them needed candidates beyond those given. A tree: (token_ids, parents, depths, ancestors, log_probs).
     """
 
-def grow_worthwhile(candidates: Sequence[tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), device='cpu', writable=False)], Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), device='cpu', writable=False)] | None]], bonus_token_ids: Sequence[int], row_ms: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], fixed_ms: float, hints: Sequence[TreeHints]) -> tuple[list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]], float, float]:
+def grow_worthwhile(
+    candidates: Sequence[
+        tuple[
+            Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+            Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), device="cpu", writable=False)],
+            Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), device="cpu", writable=False)] | None,
+        ]
+    ],
+    bonus_token_ids: Sequence[int],
+    row_ms: Annotated[NDArray[numpy.float64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    fixed_ms: float,
+    hints: Sequence[TreeHints],
+) -> tuple[
+    list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]],
+    float,
+    float,
+]:
     """
     Trees grown together as long as a row is worth its time; with the tokens expected and the milliseconds of the pass.
     """
 
-def build_trees_from_logits(logits: Sequence[tuple[int, int, int, int, bool]], bonus_token_ids: Sequence[int], budget: int, max_width: int, instruction_set: str | None = None) -> list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]]:
+def build_trees_from_logits(
+    logits: Sequence[tuple[int, int, int, int, bool]],
+    bonus_token_ids: Sequence[int],
+    budget: int,
+    max_width: int,
+    instruction_set: str | None = None,
+) -> list[tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.int32], NDArray[numpy.uint64], NDArray[numpy.float32]]]:
     """
     Likeliest trees of rows of logits, read as far as the search needs them.
     """
 
-def walk_along(parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], choices: Annotated[NDArray[numpy.int64], dict(shape=(None,), device='cpu', writable=False)]) -> tuple[list[int], list[int]]:
+def walk_along(
+    parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    choices: Annotated[NDArray[numpy.int64], dict(shape=(None,), device="cpu", writable=False)],
+) -> tuple[list[int], list[int]]:
     """
     Follows the choices of every row from row 0 on: (rows, tokens) accepted, the last token the new bonus.
     """
 
-def walk_with_noise(parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], logits: tuple[int, int, int, int, bool], first_row: int, temperature: float, seed: int, first_position: int, num_threads: int, instruction_set: str | None = None) -> tuple[list[int], list[int]]:
+def walk_with_noise(
+    parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    logits: tuple[int, int, int, int, bool],
+    first_row: int,
+    temperature: float,
+    seed: int,
+    first_position: int,
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> tuple[list[int], list[int]]:
     """
     The same, where a row's choice is its best token with the noise of its position; only rows on the walk are read.
     """
 
-def judge_walk(log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], places: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, chosen: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], width: int, parameters: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')] | None, information: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None, None), order='C', device='cpu')] | None) -> tuple[NDArray[numpy.float64], NDArray[numpy.float64], NDArray[numpy.bool_], NDArray[numpy.int64], NDArray[numpy.float64], NDArray[numpy.bool_]]:
+def judge_walk(
+    log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    places: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    chosen: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    width: int,
+    parameters: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")] | None,
+    information: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None, None), order="C", device="cpu")] | None,
+) -> tuple[
+    NDArray[numpy.float64], NDArray[numpy.float64], NDArray[numpy.bool_], NDArray[numpy.int64], NDArray[numpy.float64], NDArray[numpy.bool_]
+]:
     """
     What a walk says about the guesses on it: (drafted, believed, hits, off_spine, left_over, is_open), row by row.
     """
@@ -105,13 +198,16 @@ class SuccessorTable:
     """
 
     def __init__(self, vocab_size: int, width: int, bounds: Sequence[float]) -> None: ...
-
-    def remember(self, token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], best: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+    def remember(
+        self,
+        token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        best: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ) -> None:
         """Takes in the best successors of tokens, with their log-probabilities."""
 
     @property
     def token_ids(self) -> NDArray[numpy.int32]: ...
-
     @property
     def grades(self) -> NDArray[numpy.uint8]: ...
 
@@ -121,22 +217,58 @@ class SourceShares:
     """
 
     def __init__(self, successors: Sequence[float], paths: Sequence[float], prior_weight: float) -> None: ...
-
-    def observe(self, table: SuccessorTable, repetition: Repetition, root: int, chosen: Sequence[int], left_over: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, is_open: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> None:
+    def observe(
+        self,
+        table: SuccessorTable,
+        repetition: Repetition,
+        root: int,
+        chosen: Sequence[int],
+        left_over: Annotated[NDArray[numpy.float64], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+        is_open: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+    ) -> None:
         """Takes in a walk: from `root` over the tokens chosen."""
 
     @property
     def successors(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]: ...
-
     @property
     def paths(self) -> Annotated[NDArray[numpy.float32], dict(writable=False)]: ...
 
-def attend_pages(queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], local_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], local_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, mean_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, mean_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, log_counts: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, scale: float, out: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def attend_pages(
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    local_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    local_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order="C", device="cpu", writable=False)] | None,
+    mean_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    mean_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    log_counts: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    scale: float,
+    out: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     Attention over local rows, pages of a pool and summaries of others, in one softmax.
     """
 
-def attend_pages_bfloat16(queries: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], local_keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], local_values: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, mean_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, mean_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, log_counts: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, scale: float, out: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def attend_pages_bfloat16(
+    queries: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    local_keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    local_values: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order="C", device="cpu", writable=False)] | None,
+    mean_keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    mean_values: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    log_counts: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    scale: float,
+    out: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     Attention over local rows, pages of a pool and summaries of others, in one softmax.
     """
@@ -146,17 +278,18 @@ class MatrixFloat32:
     A weight matrix [outputs, inputs], laid out for products with few rows.
     """
 
-    def __init__(self, weight: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, instruction_set: str | None = None) -> None: ...
-
+    def __init__(
+        self,
+        weight: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+        instruction_set: str | None = None,
+    ) -> None: ...
     @property
     def num_outputs(self) -> int: ...
-
     @property
     def num_inputs(self) -> int: ...
-
     @property
     def nbytes(self) -> int: ...
-
     def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None:
         """
         out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix, of the weights' type.
@@ -165,8 +298,20 @@ class MatrixFloat32:
 class DecoderLayerFloat32:
     """A decoder layer around its attention; hidden states are float32."""
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, norm_eps: float, input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], qkv: MatrixFloat32, output: MatrixFloat32, gate_up: MatrixFloat32 | None, down: MatrixFloat32 | None) -> None: ...
-
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        qkv: MatrixFloat32,
+        output: MatrixFloat32,
+        gate_up: MatrixFloat32 | None,
+        down: MatrixFloat32 | None,
+    ) -> None: ...
     def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None:
         """
         Queries, keys and values of normed hidden states, head by head, rotated.
@@ -185,9 +330,26 @@ class DecoderLayerFloat32:
 class DecoderStackFloat32:
     """Embeddings, all layers and the final norm in one call."""
 
-    def __init__(self, layers: Sequence[DecoderLayerFloat32], final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], final_eps: float, attention_scale: float, embedding: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None: ...
-
-    def run(self, rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], cos: int, sin: int, num_positions: int, segments: Sequence[tuple[int, int, int, int, int, int]], taps: Sequence[int], features: int, out: int, num_threads: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayerFloat32],
+        final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        final_eps: float,
+        attention_scale: float,
+        embedding: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ) -> None: ...
+    def run(
+        self,
+        rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        cos: int,
+        sin: int,
+        num_positions: int,
+        segments: Sequence[tuple[int, int, int, int, int, int]],
+        taps: Sequence[int],
+        features: int,
+        out: int,
+        num_threads: int,
+    ) -> None:
         """
         Final states of `rows [2, n]`, token ids and positions; `segments`: (buffer, capacity, length, rows, visible words or 0, words per row).
         """
@@ -197,17 +359,18 @@ class MatrixBFloat16:
     A weight matrix [outputs, inputs], laid out for products with few rows.
     """
 
-    def __init__(self, weight: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, instruction_set: str | None = None) -> None: ...
-
+    def __init__(
+        self,
+        weight: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+        instruction_set: str | None = None,
+    ) -> None: ...
     @property
     def num_outputs(self) -> int: ...
-
     @property
     def num_inputs(self) -> int: ...
-
     @property
     def nbytes(self) -> int: ...
-
     def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None:
         """
         out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix, of the weights' type.
@@ -216,8 +379,20 @@ class MatrixBFloat16:
 class DecoderLayerBFloat16:
     """A decoder layer around its attention; hidden states are float32."""
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, norm_eps: float, input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], qkv: MatrixBFloat16, output: MatrixBFloat16, gate_up: MatrixBFloat16 | None, down: MatrixBFloat16 | None) -> None: ...
-
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        qkv: MatrixBFloat16,
+        output: MatrixBFloat16,
+        gate_up: MatrixBFloat16 | None,
+        down: MatrixBFloat16 | None,
+    ) -> None: ...
     def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None:
         """
         Queries, keys and values of normed hidden states, head by head, rotated.
@@ -236,14 +411,48 @@ class DecoderLayerBFloat16:
 class DecoderStackBFloat16:
     """Embeddings, all layers and the final norm in one call."""
 
-    def __init__(self, layers: Sequence[DecoderLayerBFloat16], final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], final_eps: float, attention_scale: float, embedding: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None: ...
-
-    def run(self, rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], cos: int, sin: int, num_positions: int, segments: Sequence[tuple[int, int, int, int, int, int]], taps: Sequence[int], features: int, out: int, num_threads: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayerBFloat16],
+        final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        final_eps: float,
+        attention_scale: float,
+        embedding: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ) -> None: ...
+    def run(
+        self,
+        rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        cos: int,
+        sin: int,
+        num_positions: int,
+        segments: Sequence[tuple[int, int, int, int, int, int]],
+        taps: Sequence[int],
+        features: int,
+        out: int,
+        num_threads: int,
+    ) -> None:
         """
         Final states of `rows [2, n]`, token ids and positions; `segments`: (buffer, capacity, length, rows, visible words or 0, words per row).
         """
 
-def attend_dense_float32(queries: int, query_head_stride: int, query_row_stride: int, keys: int, values: int, kv_head_stride: int, num_heads: int, num_kv_heads: int, head_dim: int, num_rows: int, num_keys: int, visible: int, is_causal: bool, scale: float, out: int, num_threads: int) -> None:
+def attend_dense_float32(
+    queries: int,
+    query_head_stride: int,
+    query_row_stride: int,
+    keys: int,
+    values: int,
+    kv_head_stride: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    num_rows: int,
+    num_keys: int,
+    visible: int,
+    is_causal: bool,
+    scale: float,
+    out: int,
+    num_threads: int,
+) -> None:
     """
     Attention of the last rows of a dense buffer; `visible`: 0, or the address of bools, rows by rows.
     """
@@ -251,7 +460,24 @@ def attend_dense_float32(queries: int, query_head_stride: int, query_row_stride:
 def rms_norm_float32(hidden: int, num_rows: int, weight: int, width: int, eps: float, normed: int) -> None:
     """RMS norm of float32 rows, into the type of the name."""
 
-def attend_dense_bfloat16(queries: int, query_head_stride: int, query_row_stride: int, keys: int, values: int, kv_head_stride: int, num_heads: int, num_kv_heads: int, head_dim: int, num_rows: int, num_keys: int, visible: int, is_causal: bool, scale: float, out: int, num_threads: int) -> None:
+def attend_dense_bfloat16(
+    queries: int,
+    query_head_stride: int,
+    query_row_stride: int,
+    keys: int,
+    values: int,
+    kv_head_stride: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    num_rows: int,
+    num_keys: int,
+    visible: int,
+    is_causal: bool,
+    scale: float,
+    out: int,
+    num_threads: int,
+) -> None:
     """
     Attention of the last rows of a dense buffer; `visible`: 0, or the address of bools, rows by rows.
     """
@@ -259,7 +485,16 @@ def attend_dense_bfloat16(queries: int, query_head_stride: int, query_row_stride
 def rms_norm_bfloat16(hidden: int, num_rows: int, weight: int, width: int, eps: float, normed: int) -> None:
     """RMS norm of float32 rows, into the type of the name."""
 
-def copy_rows(source: int, source_head_stride: int, source_row_stride: int, target: int, target_head_stride: int, num_heads: int, num_rows: int, row_bytes: int) -> None:
+def copy_rows(
+    source: int,
+    source_head_stride: int,
+    source_row_stride: int,
+    target: int,
+    target_head_stride: int,
+    num_heads: int,
+    num_rows: int,
+    row_bytes: int,
+) -> None:
     """
     Copies rows of bytes, head by head; strides in bytes, the rows of the target lie side by side.
     """
@@ -267,15 +502,38 @@ def copy_rows(source: int, source_head_stride: int, source_row_stride: int, targ
 class DraftLayerFloat32:
     """One layer of a block diffusion drafter."""
 
-    def __init__(self, input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], qkv: MatrixFloat32, output: MatrixFloat32, gate_up: MatrixFloat32, down: MatrixFloat32, is_causal: bool, window: int) -> None: ...
+    def __init__(
+        self,
+        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        qkv: MatrixFloat32,
+        output: MatrixFloat32,
+        gate_up: MatrixFloat32,
+        down: MatrixFloat32,
+        is_causal: bool,
+        window: int,
+    ) -> None: ...
 
 class DraftNetworkFloat32:
     """
     A block diffusion drafter; `contexts`: (buffer, capacity, committed rows, new rows) of each sequence.
     """
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, norm_eps: float, block_size: int, fusion: MatrixFloat32, context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], context_kv: MatrixFloat32, layers: Sequence[DraftLayerFloat32], norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
-
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        block_size: int,
+        fusion: MatrixFloat32,
+        context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        context_kv: MatrixFloat32,
+        layers: Sequence[DraftLayerFloat32],
+        norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    ) -> None: ...
     def extend(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
         """
         Keys and values of new rows of the target's features, written behind each context's own.
@@ -287,15 +545,38 @@ class DraftNetworkFloat32:
 class DraftLayerBFloat16:
     """One layer of a block diffusion drafter."""
 
-    def __init__(self, input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], qkv: MatrixBFloat16, output: MatrixBFloat16, gate_up: MatrixBFloat16, down: MatrixBFloat16, is_causal: bool, window: int) -> None: ...
+    def __init__(
+        self,
+        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        qkv: MatrixBFloat16,
+        output: MatrixBFloat16,
+        gate_up: MatrixBFloat16,
+        down: MatrixBFloat16,
+        is_causal: bool,
+        window: int,
+    ) -> None: ...
 
 class DraftNetworkBFloat16:
     """
     A block diffusion drafter; `contexts`: (buffer, capacity, committed rows, new rows) of each sequence.
     """
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, norm_eps: float, block_size: int, fusion: MatrixBFloat16, context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], context_kv: MatrixBFloat16, layers: Sequence[DraftLayerBFloat16], norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
-
+    def __init__(
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        norm_eps: float,
+        block_size: int,
+        fusion: MatrixBFloat16,
+        context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        context_kv: MatrixBFloat16,
+        layers: Sequence[DraftLayerBFloat16],
+        norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    ) -> None: ...
     def extend(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
         """
         Keys and values of new rows of the target's features, written behind each context's own.
@@ -304,12 +585,32 @@ class DraftNetworkBFloat16:
     def run(self, contexts: Sequence[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None:
         """Final states of one block per context, but for its first row."""
 
-def transitions_float32(projection: MatrixFloat32, predecessors: int, successors: int, hidden: int, marginals: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], bonus_token_ids: Sequence[int], log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')], num_threads: int) -> None:
+def transitions_float32(
+    projection: MatrixFloat32,
+    predecessors: int,
+    successors: int,
+    hidden: int,
+    marginals: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    bonus_token_ids: Sequence[int],
+    log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu")],
+    num_threads: int,
+) -> None:
     """
     Log-probabilities [sequences, horizon, candidates, candidates] of every candidate behind every one before it.
     """
 
-def transitions_bfloat16(projection: MatrixBFloat16, predecessors: int, successors: int, hidden: int, marginals: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], bonus_token_ids: Sequence[int], log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')], num_threads: int) -> None:
+def transitions_bfloat16(
+    projection: MatrixBFloat16,
+    predecessors: int,
+    successors: int,
+    hidden: int,
+    marginals: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    bonus_token_ids: Sequence[int],
+    log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu")],
+    num_threads: int,
+) -> None:
     """
     Log-probabilities [sequences, horizon, candidates, candidates] of every candidate behind every one before it.
     """
@@ -317,77 +618,259 @@ def transitions_bfloat16(projection: MatrixBFloat16, predecessors: int, successo
 def gather_rows(table: int, num_rows: int, row_bytes: int, rows: Sequence[int], out: int) -> None:
     """Copies rows of a table of bytes one behind the other."""
 
-def order_transitions(log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], ordered: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], ordered_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order='C', device='cpu')], places: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu')]) -> bool:
+def order_transitions(
+    log_probs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    token_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ordered: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    ordered_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu")],
+    places: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
+) -> bool:
     """
     Sorts the candidates behind each predecessor, best first; false where an entry is no log-probability.
     """
 
-def index_sketch_keys(keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], centre: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], coordinate_scale: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order='C', device='cpu')], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu')], coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_sketch_keys(
+    keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    centre: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    coordinate_scale: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order="C", device="cpu")],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu")],
+    coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """One-bit sketches of keys, their factors, and coordinates for grouping."""
 
-def index_page_log_masses(pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_page_log_masses(
+    pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Exact log-masses of chosen pages, from their keys."""
 
-def index_search_pages(blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order='C', device='cpu', writable=False)], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, scale: float, num_candidates: int, chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_search_pages(
+    blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order="C", device="cpu", writable=False)],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    scale: float,
+    num_candidates: int,
+    chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     The best pages of each set of queries: estimated from sketches, the best of those scored exactly.
     """
 
-def index_sketch_keys_bfloat16(keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], centre: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], coordinate_scale: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order='C', device='cpu')], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu')], coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_sketch_keys_bfloat16(
+    keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    centre: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    coordinate_scale: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order="C", device="cpu")],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu")],
+    coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """One-bit sketches of keys, their factors, and coordinates for grouping."""
 
-def index_page_log_masses_bfloat16(pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_page_log_masses_bfloat16(
+    pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Exact log-masses of chosen pages, from their keys."""
 
-def index_search_pages_bfloat16(blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order='C', device='cpu', writable=False)], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, scale: float, num_candidates: int, chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_search_pages_bfloat16(
+    blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order="C", device="cpu", writable=False)],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
+    scale: float,
+    num_candidates: int,
+    chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     The best pages of each set of queries: estimated from sketches, the best of those scored exactly.
     """
 
-def index_group_similar(coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), device='cpu', writable=False)], page_size: int, rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_group_similar(
+    coordinates: Annotated[NDArray[numpy.int8], dict(shape=(None, None, None), device="cpu", writable=False)],
+    page_size: int,
+    rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Rows in an order whose pages hold similar ones."""
 
-def index_lay_out_sketches(codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)], rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order='C', device='cpu')], placed: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu')], num_threads: int) -> None:
+def index_lay_out_sketches(
+    codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order="C", device="cpu")],
+    placed: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu")],
+    num_threads: int,
+) -> None:
     """Sketches in the order that scanning reads them."""
 
-def index_estimate_log_masses(blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order='C', device='cpu', writable=False)], factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: float, log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_estimate_log_masses(
+    blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None, None), order="C", device="cpu", writable=False)],
+    factors: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    flips: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    weight: float,
+    log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Log-masses of all pages, estimated from sketches."""
 
-def index_total_log_masses(log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], totals: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], instruction_set: str | None = None) -> None:
+def index_total_log_masses(
+    log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    totals: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu")],
+    instruction_set: str | None = None,
+) -> None:
     """The log-mass of all pages together, query by query."""
 
-def index_rank_pages(log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], totals: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], places: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_rank_pages(
+    log_masses: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    totals: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    places: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """The pages with the largest share of the mass of any query, best first."""
 
-def index_largest_squared_lengths(keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_largest_squared_lengths(
+    keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    lengths: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """The largest squared length of each head's keys."""
 
-def index_lift_keys(keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], squared_radii: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], direction: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], lifted: Annotated[NDArray[numpy.int16], dict(shape=(None, None, None), order='C', device='cpu')], projections: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_lift_keys(
+    keys: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    squared_radii: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    direction: Annotated[NDArray[numpy.int16], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    lifted: Annotated[NDArray[numpy.int16], dict(shape=(None, None, None), order="C", device="cpu")],
+    projections: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     Keys in 16 bits with one coordinate more that makes them equally long, and their projections.
     """
 
-def index_search_tree(cell_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], cell_pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], child_cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], projected: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], field_of_view: int, scored_share: float, batch: int, scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_search_tree(
+    cell_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    cell_pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    child_cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    projected: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    field_of_view: int,
+    scored_share: float,
+    batch: int,
+    scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Scores of the pages that a search of one head's tree comes by."""
 
-def index_largest_squared_lengths_bfloat16(keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_largest_squared_lengths_bfloat16(
+    keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    lengths: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """The largest squared length of each head's keys."""
 
-def index_lift_keys_bfloat16(keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], squared_radii: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], direction: Annotated[NDArray[numpy.int16], dict(shape=(None,), order='C', device='cpu', writable=False)], lifted: Annotated[NDArray[numpy.int16], dict(shape=(None, None, None), order='C', device='cpu')], projections: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_lift_keys_bfloat16(
+    keys: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    squared_radii: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    direction: Annotated[NDArray[numpy.int16], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    lifted: Annotated[NDArray[numpy.int16], dict(shape=(None, None, None), order="C", device="cpu")],
+    projections: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """
     Keys in 16 bits with one coordinate more that makes them equally long, and their projections.
     """
 
-def index_search_tree_bfloat16(cell_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], cell_pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], child_cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], projected: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], field_of_view: int, scored_share: float, batch: int, scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_search_tree_bfloat16(
+    cell_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    cell_pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    child_cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None), device="cpu", writable=False)],
+    slots: Annotated[NDArray[numpy.int64], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    queries: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    projected: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    field_of_view: int,
+    scored_share: float,
+    batch: int,
+    scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """Scores of the pages that a search of one head's tree comes by."""
 
-def index_nearest_pivots(points: Annotated[NDArray[numpy.int16], dict(shape=(None, None), order='C', device='cpu', writable=False)], pivots: Annotated[NDArray[numpy.int16], dict(shape=(None, None), order='C', device='cpu', writable=False)], nearest: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')], num_threads: int, instruction_set: str | None = None) -> None:
+def index_nearest_pivots(
+    points: Annotated[NDArray[numpy.int16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    pivots: Annotated[NDArray[numpy.int16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    nearest: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")],
+    num_threads: int,
+    instruction_set: str | None = None,
+) -> None:
     """The nearest pivot of each point."""
 
-def index_cut_cells(rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], num_cells: int, projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], owners: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')]) -> int:
+def index_cut_cells(
+    rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    cells: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    num_cells: int,
+    projections: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    pages: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu")],
+    owners: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")],
+) -> int:
     """
     Cuts cells of rows into pages along their projections; returns how many.
     """
 
-def index_merge_by_rank(scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order='C', device='cpu')]) -> None:
+def index_merge_by_rank(
+    scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
+    counts: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
+) -> None:
     """The pages that rank best over the queries of a set."""

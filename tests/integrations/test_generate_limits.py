@@ -176,7 +176,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, model: PreTrained
 
 
 def test_an_offloaded_cache_is_refused(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers makes it before it asks us, with a stream that a CUDA build of torch cannot give without a GPU; then that is the error."""
+    """transformers makes it before it asks us, with a stream that CUDA builds of torch lack without a GPU: then that is the error."""
 
     def fails(*_: Any) -> Any:
         raise RuntimeError("no CUDA-capable device is detected")
