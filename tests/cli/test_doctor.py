@@ -21,7 +21,7 @@ def test_the_instruction_set_and_why_it_runs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(kernels.INSTRUCTION_SET_VARIABLE, "avx2")
     monkeypatch.setattr(kernels, "instruction_set_in_use", lambda: "avx2")
     finding, *_ = doctor.native_kernels()
-    assert (finding.state, finding.detail) == (doctor.NOTE, "avx2, forced by HOARFROST_INSTRUCTION_SET of plain, avx2, avx512")
+    assert (finding.state, finding.detail) == (doctor.NOTE, "avx2, forced by HOARFROST_INSTRUCTION_SET; there are plain, avx2, avx512")
     monkeypatch.setattr(kernels, "instruction_sets", lambda: ["plain"])
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     finding, *_ = doctor.native_kernels()

@@ -80,11 +80,11 @@ def native_kernels() -> Iterator[Finding]:
     from hoarfrost.kernels import INSTRUCTION_SET_VARIABLE, instruction_set_in_use, instruction_sets
 
     present, used, forced = instruction_sets(), instruction_set_in_use(), os.environ.get(INSTRUCTION_SET_VARIABLE)
-    why = f"forced by {INSTRUCTION_SET_VARIABLE}" if forced else "the best"
+    why = f"forced by {INSTRUCTION_SET_VARIABLE}; there are" if forced else "the best of"
     if len(present) == 1 and platform.machine() in ("x86_64", "AMD64"):
         yield Finding("instruction set", NOTE, f"{used}, the only one: slow; AVX2 or more makes decoding several times faster")
     else:
-        yield Finding("instruction set", OK if used == present[-1] else NOTE, f"{used}, {why} of {', '.join(present)}")
+        yield Finding("instruction set", OK if used == present[-1] else NOTE, f"{used}, {why} {', '.join(present)}")
     for weights, path in PATHS:
         yield path(weights)
 
