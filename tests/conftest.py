@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="hoarfrost-tests-")  # measured costs of random models are nobody's business
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,8 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
 )
+
+from hoarfrost.kernels import instruction_sets, use_instruction_set, use_instruction_set_of_environment
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 settings.register_profile("hoarfrost", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -89,6 +91,14 @@ def save_random_model(folder: Path, config: PreTrainedConfig, seed: int = 0) -> 
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module", params=instruction_sets())
+def each_instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The tests of a module that uses it run under every instruction set of the processor; matrices made before keep theirs."""
+    use_instruction_set(request.param)
+    yield request.param
+    use_instruction_set_of_environment()
 
 
 @pytest.fixture(scope="session")

@@ -1,56 +1,86 @@
 #include "base/instruction_set.hpp"
 
+#include <atomic>
 #include <stdexcept>
 
 namespace hoarfrost {
 
 namespace {
 
-constexpr const char* all_names[] = {"plain", "avx2", "avx2_vnni", "avx512", "avx512_vnni"};
+#if HOARFROST_X86
+bool has_avx2_instructions() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
-bool is_there(InstructionSet instruction_set) {
-    if (instruction_set == InstructionSet::plain) return true;
+bool has_avx512_instructions() {
+    return has_avx2_instructions() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+struct Described {
+    InstructionSet instruction_set;
+    const char* name;
+    bool (*is_there)();
+};
+
+// In the order of the enumerators.
+constexpr Described all_sets[] = {
+    {InstructionSet::plain, "plain", [] { return true; }},
+#if HOARFROST_X86
+    {InstructionSet::avx2, "avx2", has_avx2_instructions},
+    {InstructionSet::avx2_vnni, "avx2_vnni", [] { return has_avx2_instructions() && __builtin_cpu_supports("avxvnni"); }},
+    {InstructionSet::avx512, "avx512", has_avx512_instructions},
+    {InstructionSet::avx512_vnni, "avx512_vnni", [] { return has_avx512_instructions() && __builtin_cpu_supports("avx512vnni"); }},
+#endif
+};
+
+std::vector<Described> detect() {
 #if HOARFROST_X86
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-    switch (instruction_set) {
-        case InstructionSet::avx2: return avx2;
-        case InstructionSet::avx2_vnni: return avx2 && __builtin_cpu_supports("avxvnni");
-        case InstructionSet::avx512: return avx512;
-        default: return avx512 && __builtin_cpu_supports("avx512vnni");
-    }
 #endif
-    return false;
+    std::vector<Described> present;
+    for (const Described& described : all_sets)
+        if (described.is_there()) present.push_back(described);
+    return present;
 }
 
-std::vector<InstructionSet> find_all() {
-    std::vector<InstructionSet> found;
-    for (size_t index = 0; index < std::size(all_names); ++index)
-        if (is_there(static_cast<InstructionSet>(index))) found.push_back(static_cast<InstructionSet>(index));
-    return found;
+const std::vector<Described>& present_sets() {
+    static const std::vector<Described> present = detect();
+    return present;
 }
 
-const std::vector<InstructionSet>& all() {
-    static const std::vector<InstructionSet> found = find_all();
-    return found;
+std::atomic<InstructionSet>& in_use() {
+    static std::atomic<InstructionSet> instruction_set = present_sets().back().instruction_set;
+    return instruction_set;
 }
 
 }  // namespace
 
-InstructionSet best_instruction_set() { return all().back(); }
-
 std::vector<std::string> instruction_set_names() {
     std::vector<std::string> names;
-    for (const InstructionSet one : all()) names.emplace_back(all_names[static_cast<size_t>(one)]);
+    for (const Described& described : present_sets()) names.push_back(described.name);
     return names;
 }
 
+InstructionSet best_instruction_set() { return in_use().load(std::memory_order_relaxed); }
+
+std::string instruction_set_in_use() {
+    const InstructionSet used = best_instruction_set();
+    for (const Described& described : present_sets())
+        if (described.instruction_set == used) return described.name;
+    return "unknown";
+}
+
 InstructionSet instruction_set_named(const std::string& name) {
-    for (const InstructionSet one : all())
-        if (name == all_names[static_cast<size_t>(one)]) return one;
-    throw std::invalid_argument("This processor has no instruction set '" + name + "'; instruction_sets() lists those it has.");
+    std::string known;
+    for (const Described& described : present_sets()) {
+        if (name == described.name) return described.instruction_set;
+        known += (known.empty() ? "" : ", ") + std::string(described.name);
+    }
+    throw std::invalid_argument("This processor has no instruction set '" + name + "'; it has " + known + ".");
+}
+
+void use_instruction_set(const std::optional<std::string>& name) {
+    in_use().store(name ? instruction_set_named(*name) : present_sets().back().instruction_set, std::memory_order_relaxed);
 }
 
 }  // namespace hoarfrost

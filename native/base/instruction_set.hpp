@@ -6,6 +6,7 @@
 // for the sources that CMakeLists.txt names.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,21 +28,27 @@
 
 namespace hoarfrost {
 
-// The sets with VNNI multiply bytes in one instruction and are otherwise those that they are named after.
+// From the plainest to the best; a further one joins here, in the table of instruction_set.cpp, and where kernels have use for it. The sets
+// with VNNI multiply bytes in one instruction and are otherwise those that they are named after.
 enum class InstructionSet { plain, avx2, avx2_vnni, avx512, avx512_vnni };
 
 inline bool has_avx512(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx512; }
 inline bool has_avx2(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx2; }
 
-
-// What this processor can run, from the plainest to the widest; the names are those of the enumerators.
+// What this processor can run, in that order; the names are those of the enumerators.
 std::vector<std::string> instruction_set_names();
 
-// The widest that this processor can run.
+// The best that this processor can run, or what `use_instruction_set` named.
 InstructionSet best_instruction_set();
+
+// The name of that.
+std::string instruction_set_in_use();
 
 // The set of that name; throws std::invalid_argument where this processor lacks it. Tests use it to compare the variants.
 InstructionSet instruction_set_named(const std::string& name);
+
+// What kernels run from now on where no set is asked for; none: the best again. Matrices that are laid out already stay with theirs.
+void use_instruction_set(const std::optional<std::string>& name);
 
 #if HOARFROST_X86
 template <class Body>

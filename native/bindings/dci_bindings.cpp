@@ -117,14 +117,16 @@ void search_tree_face(const Input<int32_t, 1>& cell_starts, const Input<int32_t,
 template <class Key, class Stored>
 void bind_dci_key_kernels(nb::module_& module, const std::string& suffix) {
     module.def(("index_largest_squared_lengths" + suffix).c_str(), &largest_squared_lengths_face<Key, Stored>, "keys"_a.noconvert(),
-               "lengths"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+               "lengths"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none(),
+               "The largest squared length of each head's keys.");
     module.def(("index_lift_keys" + suffix).c_str(), &lift_keys_face<Key, Stored>, "keys"_a.noconvert(), "squared_radii"_a.noconvert(),
                "direction"_a.noconvert(), "lifted"_a.noconvert(), "projections"_a.noconvert(), "num_threads"_a,
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Keys in 16 bits with one coordinate more that makes them equally long, and their projections.");
     module.def(("index_search_tree" + suffix).c_str(), &search_tree_face<Key, Stored>, "cell_starts"_a.noconvert(),
                "cell_pages"_a.noconvert(), "child_cells"_a.noconvert(), "projections"_a.noconvert(), "page_rows"_a.noconvert(),
                "counts"_a.noconvert(), "pool"_a.noconvert(), "slots"_a.noconvert(), "queries"_a.noconvert(), "projected"_a.noconvert(),
-               "field_of_view"_a, "scored_share"_a, "batch"_a, "scores"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+               "field_of_view"_a, "scored_share"_a, "batch"_a, "scores"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none(),
+               "Scores of the pages that a search of one head's tree comes by.");
 }
 
 }  // namespace
@@ -133,10 +135,11 @@ void bind_dci(nb::module_& module) {
     bind_dci_key_kernels<float, float>(module, "");
     bind_dci_key_kernels<BFloat16, uint16_t>(module, "_bfloat16");
     module.def("index_nearest_pivots", &nearest_pivots_face, "points"_a.noconvert(), "pivots"_a.noconvert(), "nearest"_a.noconvert(),
-               "num_threads"_a, "instruction_set"_a = nb::none());
+               "num_threads"_a, "instruction_set"_a = nb::none(), "The nearest pivot of each point.");
     module.def("index_cut_cells", &cut_cells_face, "rows"_a.noconvert(), "cells"_a.noconvert(), "num_cells"_a, "projections"_a.noconvert(),
-               "pages"_a.noconvert(), "owners"_a.noconvert());
-    module.def("index_merge_by_rank", &merge_by_rank_face, "scores"_a.noconvert(), "counts"_a.noconvert(), "chosen"_a.noconvert());
+               "pages"_a.noconvert(), "owners"_a.noconvert(), "Cuts cells of rows into pages along their projections; returns how many.");
+    module.def("index_merge_by_rank", &merge_by_rank_face, "scores"_a.noconvert(), "counts"_a.noconvert(), "chosen"_a.noconvert(),
+               "The pages that rank best over the queries of a set.");
 }
 
 }  // namespace hoarfrost

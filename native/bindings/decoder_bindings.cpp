@@ -172,21 +172,26 @@ template <class Stored>
 void bind_passes(nb::class_<DecoderLayer>& layer, nb::class_<StackWeights>& stack, const std::string& suffix) {
     layer
         .def(("project" + suffix).c_str(), &DecoderLayer::project<Stored>, "hidden"_a, "num_rows"_a, "cos"_a, "sin"_a, "queries"_a, "keys"_a,
-             "values"_a, "num_threads"_a)
-        .def(("finish" + suffix).c_str(), &DecoderLayer::finish<Stored>, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a)
+             "values"_a, "num_threads"_a, "Queries, keys and values of normed hidden states, head by head, rotated.")
+        .def(("finish" + suffix).c_str(), &DecoderLayer::finish<Stored>, "mixed"_a, "num_rows"_a, "hidden"_a, "num_threads"_a,
+             "From what attention gave to the output of the layer, in place of `hidden`.")
         .def(("finish_attention" + suffix).c_str(), &DecoderLayer::finish_attention_only<Stored>, "mixed"_a, "num_rows"_a, "hidden"_a,
-             "normed"_a, "num_threads"_a);
+             "normed"_a, "num_threads"_a,
+             "The same for a layer whose feed-forward network is elsewhere: adds attention's output to `hidden`; its norm goes to `normed`.");
     stack.def(("run" + suffix).c_str(), &run_stack_face<Stored>, "rows"_a.noconvert(), "cos"_a, "sin"_a, "num_positions"_a, "segments"_a,
-              "taps"_a, "features"_a, "out"_a, "num_threads"_a);
+              "taps"_a, "features"_a, "out"_a, "num_threads"_a,
+              "Final states of `rows [2, n]`, token ids and positions; `segments`: (buffer, capacity, length, rows, visible words or 0, words "
+              "per row).");
 }
 
 void bind_weights(nb::module_& module) {
-    nb::class_<Matrix>(module, "Matrix")
+    nb::class_<Matrix>(module, "Matrix", "A weight matrix [outputs, inputs], laid out for products with few rows.")
         .def_prop_ro("num_outputs", &Matrix::num_outputs)
         .def_prop_ro("num_inputs", &Matrix::num_inputs)
         .def_prop_ro("nbytes", &Matrix::num_bytes)
-        .def("multiply", &multiply, "rows"_a, "rows_are_rounded"_a, "num_rows"_a, "out"_a, "out_is_rounded"_a, "num_threads"_a)
-        .def("read_rows", &read_rows, "outputs"_a, "out"_a);
+        .def("multiply", &multiply, "rows"_a, "rows_are_rounded"_a, "num_rows"_a, "out"_a, "out_is_rounded"_a, "num_threads"_a,
+             "out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix; rounded ones are bfloat16, the others float32.")
+        .def("read_rows", &read_rows, "outputs"_a, "out"_a, "The weights of some outputs, one behind the other, in float32.");
     module.def("matrix_float32", &make_dense_matrix<float, float>, "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(),
                "instruction_set"_a = nb::none());
     module.def("matrix_bfloat16", &make_dense_matrix<BFloat16, uint16_t>, "weight"_a.noconvert(), "bias"_a.noconvert().none() = nb::none(),
@@ -196,7 +201,7 @@ void bind_weights(nb::module_& module) {
     module.def(
         "stack_matrices", [](std::vector<MatrixPointer> parts) -> MatrixPointer { return std::make_shared<StackedMatrix>(std::move(parts)); },
         "parts"_a);
-    nb::class_<DecoderLayer> layer(module, "DecoderLayer");
+    nb::class_<DecoderLayer> layer(module, "DecoderLayer", "A decoder layer around its attention; hidden states are float32.");
     layer.def(
         "__init__",
         [](DecoderLayer* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, const Input<float, 1>& input_norm,
@@ -210,7 +215,7 @@ void bind_weights(nb::module_& module) {
         },
         "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "input_norm"_a, "head_norm"_a.none(), "post_norm"_a, "qkv"_a, "output"_a,
         "gate_up"_a.none(), "down"_a.none());
-    nb::class_<StackWeights> stack(module, "DecoderStack");
+    nb::class_<StackWeights> stack(module, "DecoderStack", "Embeddings, all layers and the final norm in one call.");
     stack
         .def(nb::new_(&make_stack_with_matrix), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a, "embedding"_a)
         .def(nb::new_(&make_stack_with_table<float, float>), "layers"_a, "final_norm"_a, "final_eps"_a, "attention_scale"_a,
@@ -260,15 +265,25 @@ void copy_rows(Address source, size_t source_head_stride, size_t source_row_stri
                         at<const char>(source) + head * source_head_stride + row * source_row_stride, row_bytes);
 }
 
+template <class Stored>
+void bind_functions(nb::module_& module, const std::string& suffix) {
+    module.def(("attend_dense_" + suffix).c_str(), &attend<Stored>, "queries"_a, "query_head_stride"_a, "query_row_stride"_a, "keys"_a,
+               "values"_a, "kv_head_stride"_a, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_rows"_a, "num_keys"_a, "visible"_a,
+               "is_causal"_a, "scale"_a, "out"_a, "num_threads"_a,
+               "Attention of the last rows of a dense buffer; `visible`: 0, or the address of bools, rows by rows.");
+    module.def(("rms_norm_" + suffix).c_str(), &rms_norm_face<Stored>, "hidden"_a, "num_rows"_a, "weight"_a, "width"_a, "eps"_a, "normed"_a,
+               "RMS norm of float32 rows, into the type of the name.");
+}
+
 }  // namespace
 
 void bind_decoder(nb::module_& module) {
     bind_weights(module);
-    module.def("attend_dense_float32", &attend<float>);
-    module.def("attend_dense_bfloat16", &attend<BFloat16>);
-    module.def("rms_norm_float32", &rms_norm_face<float>);
-    module.def("rms_norm_bfloat16", &rms_norm_face<BFloat16>);
-    module.def("copy_rows", &copy_rows);
+    bind_functions<float>(module, "float32");
+    bind_functions<BFloat16>(module, "bfloat16");
+    module.def("copy_rows", &copy_rows, "source"_a, "source_head_stride"_a, "source_row_stride"_a, "target"_a, "target_head_stride"_a,
+               "num_heads"_a, "num_rows"_a, "row_bytes"_a,
+               "Copies rows of bytes, head by head; strides in bytes, the rows of the target lie side by side.");
 }
 
 }  // namespace hoarfrost

@@ -91,8 +91,11 @@ void gather_rows(Address table, size_t num_rows, size_t row_bytes, const std::ve
     }
 }
 
+constexpr const char* about_extend = "Keys and values of new rows of the target's features, written behind each context's own.";
+constexpr const char* about_run = "Final states of one block per context, but for its first row.";
+
 void bind_network(nb::module_& module) {
-    nb::class_<DraftLayer>(module, "DraftLayer")
+    nb::class_<DraftLayer>(module, "DraftLayer", "One layer of a block diffusion drafter.")
         .def(
             "__init__",
             [](DraftLayer* self, const Norm& input_norm, const Norm& head_norm, const Norm& post_norm, MatrixPointer qkv, MatrixPointer output,
@@ -103,7 +106,8 @@ void bind_network(nb::module_& module) {
                                       window};
             },
             "input_norm"_a, "head_norm"_a, "post_norm"_a, "qkv"_a, "output"_a, "gate_up"_a, "down"_a, "is_causal"_a, "window"_a);
-    nb::class_<DraftNetwork>(module, "DraftNetwork")
+    nb::class_<DraftNetwork>(module, "DraftNetwork",
+                             "A block diffusion drafter; `contexts`: (buffer, capacity, committed rows, new rows) of each sequence.")
         .def(
             "__init__",
             [](DraftNetwork* self, size_t num_heads, size_t num_kv_heads, size_t head_dim, float norm_eps, size_t block_size,
@@ -115,16 +119,17 @@ void bind_network(nb::module_& module) {
             },
             "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "norm_eps"_a, "block_size"_a, "fusion"_a, "context_norm"_a, "context_key_norm"_a,
             "context_kv"_a, "layers"_a, "norm"_a)
-        .def("extend_float32", &extend<float>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
-        .def("extend_bfloat16", &extend<BFloat16>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a)
-        .def("run_float32", &run<float>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a)
-        .def("run_bfloat16", &run<BFloat16>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a);
+        .def("extend_float32", &extend<float>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a, about_extend)
+        .def("extend_bfloat16", &extend<BFloat16>, "contexts"_a, "features"_a, "cos"_a, "sin"_a, "num_threads"_a, about_extend)
+        .def("run_float32", &run<float>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a, about_run)
+        .def("run_bfloat16", &run<BFloat16>, "contexts"_a, "blocks"_a, "cos"_a, "sin"_a, "out"_a, "num_threads"_a, about_run);
 }
 
 template <class Stored>
 void bind_transitions(nb::module_& module, const char* name) {
     module.def(name, &transitions<Stored>, "projection"_a, "predecessors"_a, "successors"_a, "hidden"_a, "marginals"_a.noconvert(),
-               "token_ids"_a.noconvert(), "bonus_token_ids"_a, "log_probs"_a.noconvert(), "num_threads"_a);
+               "token_ids"_a.noconvert(), "bonus_token_ids"_a, "log_probs"_a.noconvert(), "num_threads"_a,
+               "Log-probabilities [sequences, horizon, candidates, candidates] of every candidate behind every one before it.");
 }
 
 }  // namespace
@@ -133,9 +138,11 @@ void bind_drafter(nb::module_& module) {
     bind_network(module);
     bind_transitions<float>(module, "transitions_float32");
     bind_transitions<BFloat16>(module, "transitions_bfloat16");
-    module.def("gather_rows", &gather_rows, "table"_a, "num_rows"_a, "row_bytes"_a, "rows"_a, "out"_a);
+    module.def("gather_rows", &gather_rows, "table"_a, "num_rows"_a, "row_bytes"_a, "rows"_a, "out"_a,
+               "Copies rows of a table of bytes one behind the other.");
     module.def("order_transitions", &order, "log_probs"_a.noconvert(), "token_ids"_a.noconvert(), "ordered"_a.noconvert(),
-               "ordered_ids"_a.noconvert(), "places"_a.noconvert());
+               "ordered_ids"_a.noconvert(), "places"_a.noconvert(),
+               "Sorts the candidates behind each predecessor, best first; false where an entry is no log-probability.");
 }
 
 }  // namespace hoarfrost

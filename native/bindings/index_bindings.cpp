@@ -181,14 +181,15 @@ template <class Key, class Stored>
 void bind_key_kernels(nb::module_& module, const std::string& suffix) {
     module.def(("index_sketch_keys" + suffix).c_str(), &sketch_keys_face<Key, Stored>, "keys"_a.noconvert(), "centre"_a.noconvert(),
                "flips"_a.noconvert(), "coordinate_scale"_a.noconvert(), "codes"_a.noconvert(), "factors"_a.noconvert(),
-               "coordinates"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none());
+               "coordinates"_a.noconvert(), "num_threads"_a, "instruction_set"_a = nb::none(),
+               "One-bit sketches of keys, their factors, and coordinates for grouping.");
     module.def(("index_page_log_masses" + suffix).c_str(), &page_log_masses_face<Key, Stored>, "pool"_a.noconvert(), "slots"_a.noconvert(),
                "counts"_a.noconvert(), "pages"_a.noconvert(), "queries"_a.noconvert(), "log_masses"_a.noconvert(), "num_threads"_a,
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Exact log-masses of chosen pages, from their keys.");
     module.def(("index_search_pages" + suffix).c_str(), &search_pages_face<Key, Stored>, "blocks"_a.noconvert(), "factors"_a.noconvert(),
                "flips"_a.noconvert(), "counts"_a.noconvert(), "pool"_a.noconvert(), "slots"_a.noconvert(), "queries"_a.noconvert(),
                "resident"_a.none(), "scale"_a, "num_candidates"_a, "chosen"_a.noconvert(), "num_threads"_a,
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "The best pages of each set of queries: estimated from sketches, the best of those scored exactly.");
 }
 
 }  // namespace
@@ -197,16 +198,16 @@ void bind_index(nb::module_& module) {
     bind_key_kernels<float, float>(module, "");
     bind_key_kernels<BFloat16, uint16_t>(module, "_bfloat16");
     module.def("index_group_similar", &group_similar_face, "coordinates"_a.noconvert(), "page_size"_a, "rows"_a.noconvert(),
-               "num_threads"_a, "instruction_set"_a = nb::none());
+               "num_threads"_a, "instruction_set"_a = nb::none(), "Rows in an order whose pages hold similar ones.");
     module.def("index_lay_out_sketches", &lay_out_sketches_face, "codes"_a.noconvert(), "factors"_a.noconvert(), "rows"_a.noconvert(),
-               "blocks"_a.noconvert(), "placed"_a.noconvert(), "num_threads"_a);
+               "blocks"_a.noconvert(), "placed"_a.noconvert(), "num_threads"_a, "Sketches in the order that scanning reads them.");
     module.def("index_estimate_log_masses", &estimate_log_masses_face, "blocks"_a.noconvert(), "factors"_a.noconvert(),
                "counts"_a.noconvert(), "queries"_a.noconvert(), "flips"_a.noconvert(), "weight"_a, "log_masses"_a.noconvert(),
-               "num_threads"_a, "instruction_set"_a = nb::none());
+               "num_threads"_a, "instruction_set"_a = nb::none(), "Log-masses of all pages, estimated from sketches.");
     module.def("index_total_log_masses", &total_log_masses_face, "log_masses"_a.noconvert(), "totals"_a.noconvert(),
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "The log-mass of all pages together, query by query.");
     module.def("index_rank_pages", &rank_pages_face, "log_masses"_a.noconvert(), "totals"_a.noconvert(), "places"_a.noconvert(),
-               "num_threads"_a, "instruction_set"_a = nb::none());
+               "num_threads"_a, "instruction_set"_a = nb::none(), "The pages with the largest share of the mass of any query, best first.");
 }
 
 }  // namespace hoarfrost

@@ -6,7 +6,10 @@ namespace hoarfrost {
 
 namespace {
 
-nb::tuple judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t, 3>& token_ids, const std::optional<Input<int32_t, 3>>& places,
+// drafted, believed, hits, off_spine, left_over, is_open
+using Judged = std::tuple<Output<double>, Output<double>, Output<bool>, Output<int64_t>, Output<double>, Output<bool>>;
+
+Judged judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t, 3>& token_ids, const std::optional<Input<int32_t, 3>>& places,
                           const Input<int64_t, 1>& chosen, size_t width, const std::optional<InPlace<float, 3>>& parameters,
                           const std::optional<InPlace<double, 4>>& information) {
     const GuessTable guesses{log_probs.data(),   token_ids.data(),   places ? places->data() : nullptr,
@@ -36,15 +39,15 @@ nb::tuple judge_walk_face(const Input<float, 3>& log_probs, const Input<int64_t,
                                       {drafted.data.get(), believed.data.get(), hits.data.get(), off_spine.data.get(), left_over.data.get(),
                                        is_open.data.get()});
     for (auto* shape : {&drafted.shape, &believed.shape, &hits.shape, &off_spine.shape}) shape->front() = reached;
-    return nb::make_tuple(drafted.to_numpy(), believed.to_numpy(), hits.to_numpy(), off_spine.to_numpy(), left_over.to_numpy(),
-                          is_open.to_numpy());
+    return {drafted.to_numpy(), believed.to_numpy(), hits.to_numpy(), off_spine.to_numpy(), left_over.to_numpy(), is_open.to_numpy()};
 }
 
 }  // namespace
 
 void bind_learning(nb::module_& module) {
     module.def("judge_walk", &judge_walk_face, "log_probs"_a, "token_ids"_a, "places"_a.none(), "chosen"_a, "width"_a,
-               "parameters"_a.noconvert().none(), "information"_a.noconvert().none());
+               "parameters"_a.noconvert().none(), "information"_a.noconvert().none(),
+               "What a walk says about the guesses on it: (drafted, believed, hits, off_spine, left_over, is_open), row by row.");
 }
 
 }  // namespace hoarfrost

@@ -55,7 +55,10 @@ void check_k(size_t k, size_t vocab_size) {
         throw std::invalid_argument("k is " + std::to_string(k) + "; it must lie in 1.." + std::to_string(vocab_size) + ".");
 }
 
-nb::tuple top_face(const LogitSource& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
+// The best entries of every row: their scores and token ids, best first.
+using Ranked = std::pair<Output<float>, Output<int64_t>>;
+
+Ranked top_face(const LogitSource& logits, size_t k, size_t num_threads, const OptionalName& instruction_set) {
     const InstructionSet variant = chosen(instruction_set);
     return with_rows(logits, [&](const auto& rows) {
         check_k(k, rows.vocab_size);
@@ -65,7 +68,7 @@ nb::tuple top_face(const LogitSource& logits, size_t k, size_t num_threads, cons
             nb::gil_scoped_release unlocked;
             top_log_probs(rows, k, variant, num_threads, log_probs.data.get(), token_ids.data.get());
         }
-        return nb::make_tuple(log_probs.to_numpy(), token_ids.to_numpy());
+        return Ranked(log_probs.to_numpy(), token_ids.to_numpy());
     });
 }
 
@@ -81,7 +84,7 @@ Output<int64_t> best_tokens_face(const LogitSource& logits, size_t num_threads, 
     });
 }
 
-nb::tuple best_with_noise_face(const LogitSource& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
+Ranked best_with_noise_face(const LogitSource& logits, float temperature, uint64_t seed, uint64_t first_position, size_t k,
                                size_t num_threads, const OptionalName& instruction_set) {
     const InstructionSet variant = chosen(instruction_set);
     return with_rows(logits, [&](const auto& rows) {
@@ -92,7 +95,7 @@ nb::tuple best_with_noise_face(const LogitSource& logits, float temperature, uin
             nb::gil_scoped_release unlocked;
             best_with_noise(rows, temperature, {seed, first_position}, k, variant, num_threads, scores.data.get(), token_ids.data.get());
         }
-        return nb::make_tuple(scores.to_numpy(), token_ids.to_numpy());
+        return Ranked(scores.to_numpy(), token_ids.to_numpy());
     });
 }
 
@@ -102,26 +105,32 @@ nb::tuple best_with_noise_face(const LogitSource& logits, float temperature, uin
 
 NB_MODULE(_native, module) {
     using namespace hoarfrost;
-    module.def("instruction_sets", &instruction_set_names);
-    module.def("noise_bits", &noise_bits_face, "seed"_a, "position"_a, "token_ids"_a.noconvert(), "instruction_set"_a = nb::none());
+    module.doc() = "The C++ kernels; hoarfrost.kernels wraps them with checks. An int that stands for an array is its address.";
+    module.def("instruction_sets", &instruction_set_names, "What this processor can run, from the plainest to the best.");
+    module.def("instruction_set_in_use", &instruction_set_in_use, "What kernels run where no set is asked for.");
+    module.def("use_instruction_set", &use_instruction_set, "name"_a.none(),
+               "What kernels run from now on where no set is asked for; None: the best again. Matrices that are laid out already stay with theirs.");
+    module.def("noise_bits", &noise_bits_face, "seed"_a, "position"_a, "token_ids"_a.noconvert(), "instruction_set"_a = nb::none(),
+               "The random bits of tokens at a position.");
     module.def(
         "gumbel_noise",
         [](uint64_t seed, uint64_t position, const Input<int64_t, 1>& token_ids, const OptionalName& instruction_set) {
             return gumbel_face(seed, position, token_ids.data(), token_ids.size(), instruction_set);
         },
-        "seed"_a, "position"_a, "token_ids"_a.noconvert(), "instruction_set"_a = nb::none());
+        "seed"_a, "position"_a, "token_ids"_a.noconvert(), "instruction_set"_a = nb::none(), "Gumbel noise of tokens at a position.");
     module.def(
         "gumbel_noise_range",
         [](uint64_t seed, uint64_t position, size_t vocab_size, const OptionalName& instruction_set) {
             return gumbel_face(seed, position, nullptr, vocab_size, instruction_set);
         },
-        "seed"_a, "position"_a, "vocab_size"_a, "instruction_set"_a = nb::none());
+        "seed"_a, "position"_a, "vocab_size"_a, "instruction_set"_a = nb::none(), "Gumbel noise of the whole vocabulary at a position.");
     module.def("gumbel_noise_rows", &gumbel_rows_face, "seed"_a, "first_position"_a, "token_ids"_a.noconvert(),
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Gumbel noise of rows of tokens, one position each.");
     module.def("best_with_noise", &best_with_noise_face, "logits"_a, "temperature"_a, "seed"_a, "first_position"_a, "k"_a, "num_threads"_a,
-               "instruction_set"_a = nb::none());
-    module.def("top_log_probs", &top_face, "logits"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none());
-    module.def("best_tokens", &best_tokens_face, "logits"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Scores and ids of the k best tokens of every row, with the noise of its position.");
+    module.def("top_log_probs", &top_face, "logits"_a, "k"_a, "num_threads"_a, "instruction_set"_a = nb::none(),
+               "Log-probabilities and ids of the k best tokens of every row.");
+    module.def("best_tokens", &best_tokens_face, "logits"_a, "num_threads"_a, "instruction_set"_a = nb::none(), "The best token of every row.");
     bind_trees(module);
     bind_walks(module);
     bind_learning(module);

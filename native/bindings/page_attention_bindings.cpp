@@ -97,7 +97,7 @@ void bind(nb::module_& module, const char* name) {
     module.def(name, &attend_pages_face<Scalar, Stored>, "queries"_a.noconvert(), "local_keys"_a.noconvert(), "local_values"_a.noconvert(),
                "pool"_a.noconvert(), "slots"_a.noconvert(), "page_rows"_a.noconvert(), "visible"_a.none(), "mean_keys"_a.none(),
                "mean_values"_a.none(), "log_counts"_a.none(), "scale"_a, "out"_a.noconvert(), "num_threads"_a,
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Attention over local rows, pages of a pool and summaries of others, in one softmax.");
 }
 
 }  // namespace

@@ -50,25 +50,29 @@ nb::ndarray<nb::numpy, Scalar> view(const Owner& owner, Scalar* data, std::initi
 }  // namespace
 
 void bind_retrieval(nb::module_& module) {
-    nb::class_<Repetition>(module, "Repetition")
+    nb::class_<Repetition>(module, "Repetition", "The tokens so far, and where their end occurred before.")
         .def(nb::init<>())
-        .def_ro_static("MAX_PATH", &Repetition::max_path)
+        .def_ro_static("MAX_PATH", &Repetition::max_path, "The most tokens that `path` gives.")
         .def("extend", [](Repetition& self, const std::vector<int64_t>& token_ids) { self.extend(token_ids.data(), token_ids.size()); },
-             "token_ids"_a)
-        .def("longest_match", [](const Repetition& self) { return std::pair(self.longest_match().length, self.longest_match().end); })
-        .def("path", &path_face)
+             "token_ids"_a, "Appends tokens.")
+        .def("longest_match", [](const Repetition& self) { return std::pair(self.longest_match().length, self.longest_match().end); },
+             "The length of the longest end that occurred before, and where that ended.")
+        .def("path", &path_face, "The tokens that followed it there.")
         .def("__len__", &Repetition::size);
-    nb::class_<SuccessorTable>(module, "SuccessorTable")
+    nb::class_<SuccessorTable>(module, "SuccessorTable",
+                               "For every token, the best tokens behind it as they were last seen, with a grade for how likely they were.")
         .def(nb::init<size_t, size_t, std::vector<float>>(), "vocab_size"_a, "width"_a, "bounds"_a)
-        .def("remember", &remember_face, "token_ids"_a.noconvert(), "best"_a.noconvert(), "log_probs"_a.noconvert())
+        .def("remember", &remember_face, "token_ids"_a.noconvert(), "best"_a.noconvert(), "log_probs"_a.noconvert(),
+             "Takes in the best successors of tokens, with their log-probabilities.")
         .def_prop_ro("token_ids", [](SuccessorTable& self) { return view(self, self.token_ids().data(), {self.vocab_size(), self.width()}); })
         .def_prop_ro("grades", [](SuccessorTable& self) { return view(self, self.grades().data(), {self.vocab_size(), self.width()}); });
-    nb::class_<SourceShares>(module, "SourceShares")
+    nb::class_<SourceShares>(module, "SourceShares", "How often guesses from the table and from repetition came true, by grade and by length.")
         .def("__init__", [](SourceShares* self, std::vector<float> successors, std::vector<float> paths, double prior_weight) {
             require(!successors.empty() && !paths.empty(), "There must be a bucket.");
             new (self) SourceShares{Shares(std::move(successors), prior_weight), Shares(std::move(paths), prior_weight)};
         }, "successors"_a, "paths"_a, "prior_weight"_a)
-        .def("observe", &observe_face, "table"_a, "repetition"_a, "root"_a, "chosen"_a, "left_over"_a = nb::none(), "is_open"_a = nb::none())
+        .def("observe", &observe_face, "table"_a, "repetition"_a, "root"_a, "chosen"_a, "left_over"_a = nb::none(), "is_open"_a = nb::none(),
+             "Takes in a walk: from `root` over the tokens chosen.")
         .def_prop_ro("successors", [](const SourceShares& self) {
             return view(self, self.successors.values().data(), {self.successors.values().size()});
         })

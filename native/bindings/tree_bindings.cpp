@@ -12,6 +12,9 @@ namespace hoarfrost {
 
 namespace {
 
+// token_ids, parents, depths, ancestors and log_probs of one tree
+using Tree = std::tuple<Output<int64_t>, Output<int32_t>, Output<int32_t>, Output<uint64_t>, Output<float>>;
+
 // The arrays of one tree in the making, with room for `max_rows` rows.
 class TreeArrays {
 public:
@@ -30,11 +33,11 @@ public:
     }
 
     // The first `num_rows` rows.
-    nb::tuple to_python(size_t num_rows) {
+    Tree to_python(size_t num_rows) {
         for (auto* shape : {&token_ids_.shape, &parents_.shape, &depths_.shape, &log_probs_.shape, &ancestors_.shape}) shape->front() = num_rows;
         ancestors_.shape.back() = (num_rows + 63) / 64;
-        return nb::make_tuple(token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(),
-                              ancestors_.to_numpy({static_cast<int64_t>(num_words_), 1}), log_probs_.to_numpy());
+        return {token_ids_.to_numpy(), parents_.to_numpy(), depths_.to_numpy(), ancestors_.to_numpy({static_cast<int64_t>(num_words_), 1}),
+                log_probs_.to_numpy()};
     }
 
 private:
@@ -131,9 +134,9 @@ public:
 
     std::vector<TreeGrower>& growers() { return growers_; }
 
-    nb::list to_python(const std::vector<size_t>& num_rows) {
-        nb::list trees;
-        for (size_t i = 0; i < arrays_.size(); ++i) trees.append(arrays_[i].to_python(num_rows[i]));
+    std::vector<Tree> to_python(const std::vector<size_t>& num_rows) {
+        std::vector<Tree> trees;
+        for (size_t i = 0; i < arrays_.size(); ++i) trees.push_back(arrays_[i].to_python(num_rows[i]));
         return trees;
     }
 
@@ -143,7 +146,7 @@ private:
     std::vector<TreeGrower> growers_;
 };
 
-nb::tuple build_trees_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids, size_t budget,
+std::pair<std::vector<Tree>, std::vector<bool>> build_trees_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids, size_t budget,
                            bool has_more, const std::vector<const Hints*>& hints) {
     Forest forest(candidates, bonus_token_ids, budget, has_more, hints);
     std::vector<size_t> num_rows;
@@ -156,10 +159,10 @@ nb::tuple build_trees_face(const std::vector<CandidateArrays>& candidates, const
             needs_more.push_back(grower.needs_more());
         }
     }
-    return nb::make_tuple(forest.to_python(num_rows), needs_more);
+    return {forest.to_python(num_rows), std::move(needs_more)};
 }
 
-nb::tuple grow_worthwhile_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids,
+std::tuple<std::vector<Tree>, double, double> grow_worthwhile_face(const std::vector<CandidateArrays>& candidates, const std::vector<int64_t>& bonus_token_ids,
                                const Input<double, 1>& row_ms, double fixed_ms, const std::vector<const Hints*>& hints) {
     require(!candidates.empty() && row_ms.size() >= candidates.size(),
             "There must be a tree, and the time of a pass over as many rows as there are trees.");
@@ -169,14 +172,14 @@ nb::tuple grow_worthwhile_face(const std::vector<CandidateArrays>& candidates, c
         nb::gil_scoped_release unlocked;
         worth = grow_worthwhile(forest.growers(), row_ms.data(), row_ms.size(), fixed_ms);
     }
-    return nb::make_tuple(forest.to_python(worth.num_rows), worth.expected, worth.milliseconds);
+    return {forest.to_python(worth.num_rows), worth.expected, worth.milliseconds};
 }
 
-nb::list build_from_logits_face(const std::vector<LogitSource>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
+std::vector<Tree> build_from_logits_face(const std::vector<LogitSource>& logits, const std::vector<int64_t>& bonus_token_ids, size_t budget,
                                 size_t max_width, const OptionalName& instruction_set) {
     require(bonus_token_ids.size() == logits.size(), "There must be one bonus token per tree.");
     const InstructionSet variant = chosen(instruction_set);
-    nb::list grown;
+    std::vector<Tree> grown;
     for (size_t i = 0; i < logits.size(); ++i)
         with_rows(logits[i], [&]<class Logit>(const LogitRows<Logit>& rows) {
             TreeArrays arrays(max_tree_rows(budget, rows.num_rows, std::min(max_width, rows.vocab_size)));
@@ -188,7 +191,7 @@ nb::list build_from_logits_face(const std::vector<LogitSource>& logits, const st
                 grower.grow();
                 num_rows = grower.num_rows();
             }
-            grown.append(arrays.to_python(num_rows));
+            grown.push_back(arrays.to_python(num_rows));
         });
     return grown;
 }
@@ -196,7 +199,7 @@ nb::list build_from_logits_face(const std::vector<LogitSource>& logits, const st
 }  // namespace
 
 void bind_trees(nb::module_& module) {
-    nb::class_<Hints>(module, "TreeHints")
+    nb::class_<Hints>(module, "TreeHints", "What growing one tree may use beside its candidates.")
         .def("__init__", [](Hints* self, std::optional<Input<float, 3>> calibration, const SuccessorTable* table, const Repetition* repetition,
                             const SourceShares* shares, size_t max_depth, std::optional<std::pair<uint64_t, uint64_t>> noise) {
             require((table == nullptr) == (shares == nullptr) && (repetition == nullptr) == (shares == nullptr),
@@ -204,10 +207,13 @@ void bind_trees(nb::module_& module) {
             new (self) Hints{std::move(calibration), table, repetition, shares, max_depth, noise};
         }, "calibration"_a = nb::none(), "table"_a = nb::none(), "repetition"_a = nb::none(), "shares"_a = nb::none(), "max_depth"_a = 0,
            "noise"_a = nb::none(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>());
-    module.def("build_trees", &build_trees_face, "candidates"_a, "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a);
-    module.def("grow_worthwhile", &grow_worthwhile_face, "candidates"_a, "bonus_token_ids"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "hints"_a);
+    module.def("build_trees", &build_trees_face, "candidates"_a, "bonus_token_ids"_a, "budget"_a, "has_more"_a, "hints"_a,
+               "Likeliest trees of sorted candidates, and which of them needed candidates beyond those given. A tree: (token_ids, parents, depths, "
+               "ancestors, log_probs).");
+    module.def("grow_worthwhile", &grow_worthwhile_face, "candidates"_a, "bonus_token_ids"_a, "row_ms"_a.noconvert(), "fixed_ms"_a, "hints"_a,
+               "Trees grown together as long as a row is worth its time; with the tokens expected and the milliseconds of the pass.");
     module.def("build_trees_from_logits", &build_from_logits_face, "logits"_a, "bonus_token_ids"_a, "budget"_a, "max_width"_a,
-               "instruction_set"_a = nb::none());
+               "instruction_set"_a = nb::none(), "Likeliest trees of rows of logits, read as far as the search needs them.");
 }
 
 }  // namespace hoarfrost

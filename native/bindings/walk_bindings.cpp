@@ -43,9 +43,11 @@ Walked walk_with_noise_face(const Input<int32_t, 1>& parents, const Input<int64_
 }  // namespace
 
 void bind_walks(nb::module_& module) {
-    module.def("walk_along", &walk_along_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "choices"_a.noconvert());
+    module.def("walk_along", &walk_along_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "choices"_a.noconvert(),
+               "Follows the choices of every row from row 0 on: (rows, tokens) accepted, the last token the new bonus.");
     module.def("walk_with_noise", &walk_with_noise_face, "parents"_a.noconvert(), "token_ids"_a.noconvert(), "logits"_a, "first_row"_a,
-               "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none());
+               "temperature"_a, "seed"_a, "first_position"_a, "num_threads"_a, "instruction_set"_a = nb::none(),
+               "The same, where a row's choice is its best token with the noise of its position; only rows on the walk are read.");
 }
 
 }  // namespace hoarfrost

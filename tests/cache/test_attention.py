@@ -12,6 +12,8 @@ from torch import Tensor
 from hoarfrost.cache import attention
 from hoarfrost.kernels.decoder import attend_dense
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 
 def random_case(
     num_heads: int, num_kv_heads: int, num_rows: int, num_past: int, dtype: torch.dtype

@@ -17,10 +17,12 @@ from hoarfrost.drafting import DFlashConfig
 from hoarfrost.drafting.native_passes import NativePasses, can_run_natively
 from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.rotary import RotaryAngles
-from hoarfrost.drafting.selector import CandidateSelector, SelectorPass, new_weigher, weigh_plainly
+from hoarfrost.drafting.selector import CandidateSelector, SelectorPass, SelectorWeights, new_weigher, transition_scores, weigh_plainly
 from hoarfrost.kernels.drafter import NativeSelector
 from hoarfrost.kernels.linear import plain_product
 from hoarfrost.rotary import LEAST_POSITIONS
+
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
 
 NATIVE = {name: config for name, config in VARIANTS.items() if config.conv_kernel_size is None}
 LENGTHS = (0, 1, 24)
@@ -99,6 +101,11 @@ def test_kept_angles_are_those_of_the_positions(variant: str) -> None:
         torch.testing.assert_close(sin, signed_sin[:, half:], rtol=0, atol=0)
 
 
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """The most that rounding to the nearest number of a type changes one, relative to it."""
+    return torch.finfo(dtype).eps / 2
+
+
 def random_selector(rank: int, top_k: int) -> CandidateSelector:
     torch.manual_seed(rank)
     selector = CandidateSelector(vocab_size=97, hidden_size=24, rank=rank, top_k=top_k)
@@ -123,11 +130,38 @@ def test_the_native_selector_is_that_of_torch(rank: int, top_k: int, dtype: torc
     selector = random_selector(rank, top_k).to(dtype)
     hidden, bonus = torch.randn(3, 4, 24).to(dtype), [0, 41, 96]
     log_probs, token_ids = random_top((3, 4, top_k))
+    native = NativeSelector(selector.predecessor_codebook, selector.successor_codebook, selector.hidden_projection.weight)
+    found = native.log_probs(hidden, log_probs, token_ids, bonus)
+    expected = weigh_plainly(selector.float().weights(plain_product), hidden.float(), log_probs, token_ids, bonus)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rank", "top_k"), [(1, 1), (7, 5), (8, 16), (33, 97)])
+@torch.no_grad()
+def test_the_fastest_selector_errs_by_the_rounding_of_its_type(rank: int, top_k: int, dtype: torch.dtype) -> None:
+    """Whatever product is the fastest here: it sums in float32 and rounds each projected state to the type once, or not at all."""
+    selector = random_selector(rank, top_k).to(dtype)
+    hidden, bonus = torch.randn(3, 4, 24).to(dtype), [0, 41, 96]
+    log_probs, token_ids = random_top((3, 4, top_k))
     weigher = new_weigher(selector)
     assert weigher.num_candidates == top_k
     found = weigher.weigh(hidden, log_probs, token_ids, bonus)
-    expected = weigh_plainly(selector.float().weights(plain_product), hidden.float(), log_probs, token_ids, bonus)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    exact = weigh_plainly(selector.double().weights(plain_product), hidden.double(), log_probs, token_ids, bonus)
+
+    def rounding(rows: Tensor) -> Tensor:
+        in_sums = (24 + rank) * unit_roundoff(torch.float32) * (rows.abs() @ selector.hidden_projection.weight.abs().T)
+        return in_sums + unit_roundoff(dtype) * selector.hidden_projection(rows).abs()
+
+    sizes = SelectorWeights(selector.predecessor_codebook.abs(), selector.successor_codebook.abs(), rounding, top_k)
+    ids = torch.from_numpy(token_ids)
+    before = torch.cat((torch.tensor(bonus)[:, None, None].expand_as(ids[:, :1]), ids[:, :-1]), dim=1)
+    of_scores = transition_scores(sizes, torch.zeros(token_ids.shape), hidden.double(), before, ids)
+    # A log-probability moves by its own score and by the largest of its row; what is left is float32 arithmetic on numbers of this size.
+    allowed = of_scores.numpy() + of_scores.amax(-1, keepdim=True).numpy() + 1e-5 + 1e-5 * np.abs(exact)
+    possible = np.isfinite(exact)
+    np.testing.assert_array_equal(found[~possible], exact[~possible])
+    assert (np.abs(found[possible] - exact[possible]) <= allowed[possible]).all()
 
 
 @torch.no_grad()

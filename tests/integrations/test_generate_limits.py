@@ -160,7 +160,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "output_attentions": {"output_attentions": True, "return_dict_in_generate": True},
     "output_hidden_states": {"output_hidden_states": True, "return_dict_in_generate": True},
     "use_cache": {"use_cache": False},
-    "cache_implementation": {"cache_implementation": "offloaded"},
     "prefill_chunk_size": {"prefill_chunk_size": 4},
     "position_ids": {"position_ids": torch.tensor([[0, 1, 2, 5]])},
     "attention_mask": {"attention_mask": torch.tensor([[1, 0, 1, 1]])},
@@ -174,6 +173,20 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, model: PreTrained
     with pytest.raises(InvalidInput, match=name):
         model.generate(**{**one_row(), **GREEDY, **REFUSED[name]}, custom_generate=ddtree("none"))
     assert snapshot(model) == before
+
+
+def test_an_offloaded_cache_is_refused(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers makes it before it asks us, with a stream that CUDA builds of torch lack without a GPU: then that is the error."""
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no CUDA-capable device is detected")
+
+    before = snapshot(model)
+    for stream, error, says in ((lambda *_: None, InvalidInput, "cache_implementation"), (fails, RuntimeError, "no CUDA-capable device")):
+        monkeypatch.setattr(torch, "Stream", stream)
+        with pytest.raises(error, match=says):
+            model.generate(**one_row(), **GREEDY, cache_implementation="offloaded", custom_generate=ddtree("none"))
+        assert snapshot(model) == before
 
 
 def test_every_field_of_the_generation_config_is_known(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

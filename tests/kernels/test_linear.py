@@ -11,6 +11,8 @@ from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels import instruction_sets
 from hoarfrost.kernels.linear import NativeLinear, can_multiply, fastest_product, pack_linears
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 
 

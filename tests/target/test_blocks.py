@@ -19,6 +19,8 @@ from hoarfrost.target.loading import load_config, load_tokenizer
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 from hoarfrost.tree import DraftTree
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 TAPS = (2, 0)
 TREE = DraftTree.from_parents([11, 12, 13, 14, 15, 16, 17], [-1, 0, 0, 1, 1, 2, 5])
 CHAIN = DraftTree.from_parents([31, 32, 33, 34], [-1, 0, 1, 2])
@@ -102,8 +104,7 @@ def test_bfloat16_is_closer_to_float32_than_stock(model_folder: Callable[[str], 
 def test_a_row_has_the_same_bits_in_any_tree(dtype: str, model_folder: Callable[[str], str]) -> None:
     """What makes trees exact in bfloat16 too: a node's logits equal, bit for bit, those of its path run token by token."""
     target = Target.load(model_folder("qwen3"), dtype=dtype, device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     prompt = [(11 * i) % 250 for i in range(40)]
     tree_store, path_store = target.new_store(), target.new_store()
     for store in (tree_store, path_store):
@@ -167,8 +168,7 @@ def decode(target: Target, wrap: Callable[[Store], Any]) -> list[Tensor]:
 def test_one_call_has_the_bits_of_layer_by_layer(dtype: str, num_threads: int, model_folder: Callable[[str], str]) -> None:
     """So a sequence goes on the same whatever stores stand beside its own, and however many threads there are."""
     target = Target.load(model_folder("qwen3"), dtype=dtype, device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     by_layer = decode(target, Elsewhere)
     assert len(by_layer) == 12
     before = torch.get_num_threads()
@@ -220,8 +220,7 @@ def test_unknown_parts_keep_stock_layers(architecture: str, changes: dict[str, o
 
 def test_what_no_table_holds_is_refused(model_folder: Callable[[str], str]) -> None:
     target = Target.load(model_folder("llama"), dtype="float32", device="cpu")
-    if not isinstance(target._stack, NativeStack):
-        pytest.skip("not run natively here")
+    assert isinstance(target._stack, NativeStack)
     for foreign in (-1, target.vocab_size):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             target.forward(PackedRows.from_chunk(target.new_store(), [3, foreign], target.device))

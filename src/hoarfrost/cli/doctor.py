@@ -31,19 +31,37 @@ def versions() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    import torch
-
     from hoarfrost.evaluation.machine import describe_machine
 
     found = describe_machine()
     memory = f"{found['memory_bytes'] / 2**30:.1f} GiB" if found["memory_bytes"] else "unknown memory"
     yield Finding("system", OK, f"{found['operating_system']}, {found['architecture']}")
     yield Finding("CPU", OK, f"{found['cpu']}: {found['num_cores']} cores, {found['num_threads']} threads, {memory}")
-    yield Finding("instruction sets", OK, " ".join(found["instruction_sets"]) or "unknown")
-    yield Finding("torch threads", OK, f"{torch.get_num_threads()} (set by OMP_NUM_THREADS)")
-    yield Finding(
-        "accelerators", OK if found["accelerators"] else NOTE, ", ".join(found["accelerators"]) or "none: decoding runs on the CPU"
-    )
+    yield Finding("processor flags", OK, " ".join(found["instruction_sets"]) or "unknown")
+    yield threads(found["num_cores"] or 1, found["num_threads"])
+    yield accelerators(found["accelerators"])
+
+
+def threads(num_cores: int, num_threads: int) -> Finding:
+    """How many threads kernels and torch use, of those that the process may run on."""
+    import torch
+
+    used, useful = torch.get_num_threads(), min(num_cores, num_threads)
+    if used == 1 and useful > 1:
+        return Finding("threads", NOTE, f"1, where {useful} cores are free to use: slow; unset OMP_NUM_THREADS, or set it to {useful}")
+    if used > num_threads:
+        return Finding("threads", NOTE, f"{used} on {num_threads} hardware threads: slow; set OMP_NUM_THREADS to {useful}")
+    return Finding("threads", OK, f"{used} (OMP_NUM_THREADS sets it)")
+
+
+def accelerators(names: list[str]) -> Finding:
+    import torch
+
+    if names:
+        return Finding("accelerators", OK, ", ".join(names))
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}" if torch.version.hip else None
+    unused = f"; torch is a build for {build}, which costs disk only" if build else ""
+    return Finding("accelerators", NOTE, f"none: decoding runs on the CPU{unused}")
 
 
 def precision() -> Iterator[Finding]:
@@ -56,10 +74,38 @@ def precision() -> Iterator[Finding]:
 
 
 def native_kernels() -> Iterator[Finding]:
-    from hoarfrost.kernels import instruction_sets
+    import os
+    import platform
 
-    present = instruction_sets()
-    yield Finding("native kernels", OK, f"built; {present[-1]} in use, of {', '.join(present)}")
+    from hoarfrost.kernels import INSTRUCTION_SET_VARIABLE, instruction_set_in_use, instruction_sets
+
+    present, used, forced = instruction_sets(), instruction_set_in_use(), os.environ.get(INSTRUCTION_SET_VARIABLE)
+    why = f"forced by {INSTRUCTION_SET_VARIABLE}; there are" if forced else "the best of"
+    if len(present) == 1 and platform.machine() in ("x86_64", "AMD64"):
+        yield Finding("instruction set", NOTE, f"{used}, the only one: slow; AVX2 or more makes decoding several times faster")
+    else:
+        yield Finding("instruction set", OK if used == present[-1] else NOTE, f"{used}, {why} {', '.join(present)}")
+    for name in WEIGHTS:
+        yield path_of(name)
+
+
+WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def path_of(name: str) -> Finding:
+    """What decoding on the CPU runs for weights of this type: asked of the code that loads them."""
+    import torch
+
+    from hoarfrost.kernels.decoder import NativeLayer
+    from hoarfrost.kernels.linear import can_multiply
+    from hoarfrost.target.quantized import quantize
+
+    dtype = torch.bfloat16 if name == "int8" else getattr(torch, name)
+    weight = quantize(torch.zeros(64, 64)) if name == "int8" else torch.zeros(64, 64, dtype=dtype)
+    products = "products of our own" if can_multiply(weight) else "torch's products"
+    if NativeLayer.can_run(weight, dtype, head_dim=64):
+        return Finding(f"{name} on the CPU", OK, f"native layers, {products}")
+    return Finding(f"{name} on the CPU", NOTE, f"no native layers: torch's, with {products}")
 
 
 def shipped_models() -> Iterator[Finding]:
