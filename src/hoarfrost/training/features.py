@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
-from hoarfrost.target.loading import load_config, load_tokenizer, locate, pick_device, pick_dtype, use_fused_norms
+from hoarfrost.target.loading import load_config, load_tokenizer, load_weights, pick_device, pick_dtype, use_fused_norms
 
 
 def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
@@ -28,12 +27,7 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
     if chosen == torch.float16:
         raise InvalidInput("A drafter cannot be trained with a float16 target, whose gradients vanish; use dtype 'bfloat16' or 'float32'.")
     config = load_config(name)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            locate(name), config=config, dtype=chosen, attn_implementation="sdpa", use_safetensors=True
-        )
-    except OSError as error:
-        raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+    model: Any = load_weights(name, config, chosen, "sdpa")
     model = model.eval().requires_grad_(False).to(place)
     use_fused_norms(model)
     return Target(model, load_tokenizer(name), name)
