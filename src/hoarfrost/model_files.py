@@ -7,6 +7,8 @@ safetensors are read here, neither of which can run anything.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from hoarfrost.errors import InvalidInput
 INDEX = "model.safetensors.index.json"
 DESCRIPTIONS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", INDEX)
 AGAIN = "fetch the checkpoint again"
+# Buffers of older versions of transformers, and scales for keys and values in 8 bits, which no cache here holds.
+HARMLESS_TENSORS = re.compile(r"(^|\.)(rotary_emb\.\w+|position_ids|(k|v|kv|q)_scale|kv_cache\.\w+)$")
+QUANTISATION_KEYS = ("quantization_config", "compression_config", "quantization")
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -73,6 +78,18 @@ def asks_for_own_code(folder: Path) -> bool:
     """Whether a model's description names Python files to be run (`auto_map`)."""
     described = [folder / name for name in ("config.json", "tokenizer_config.json")]
     return any("auto_map" in read_json_object(path) for path in described if path.exists())
+
+
+def quantisation_of(config: Mapping[str, Any]) -> str | None:
+    """The name of the scheme that a model's weights are quantised by, as its config.json gives it; `None`: they are not."""
+    scheme = next((config[key] for key in QUANTISATION_KEYS if config.get(key)), None)
+    if scheme is None:
+        return None
+    if not isinstance(scheme, Mapping):
+        return str(scheme)
+    if scheme.get("load_in_4bit") or scheme.get("load_in_8bit"):
+        return "bitsandbytes"
+    return str(scheme.get("quant_method") or ("mlx" if {"bits", "group_size"} <= scheme.keys() else "a scheme without a name"))
 
 
 def is_lfs_pointer(path: Path) -> bool:

@@ -15,32 +15,17 @@ from transformers import PreTrainedConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.model_files import listed
-
-# Buffers of older versions, and scales of a key/value cache in 8 bits that is not used here.
-HARMLESS = re.compile(r"(^|\.)(rotary_emb\.\w+|position_ids|(k|v|kv|q)_scale|kv_cache\.\w+)$")
-QUANTISATION_KEYS = ("quantization_config", "compression_config", "quantization")
-
-
-def quantisation_of(config: PreTrainedConfig | Mapping[str, Any]) -> str | None:
-    """The name of the scheme that a model's weights are quantised by, as its config.json gives it; `None`: they are not."""
-    values = config if isinstance(config, Mapping) else vars(config)
-    scheme = next((values[key] for key in QUANTISATION_KEYS if values.get(key)), None)
-    if scheme is None:
-        return None
-    if not isinstance(scheme, Mapping):
-        return str(scheme)
-    if scheme.get("load_in_4bit") or scheme.get("load_in_8bit"):
-        return "bitsandbytes"
-    return str(scheme.get("quant_method") or ("mlx" if {"bits", "group_size"} <= scheme.keys() else "a scheme without a name"))
+from hoarfrost.model_files import HARMLESS_TENSORS, listed, quantisation_of
 
 
 def check_quantisation(config: PreTrainedConfig, name: str) -> None:
     """Raises `InvalidInput` for weights of a scheme that transformers does not know and would take for plain numbers."""
     known = {re.sub("_[48]bit$", "", method) for method in AUTO_QUANTIZATION_CONFIG_MAPPING}
-    scheme = quantisation_of(config)
+    scheme = quantisation_of(vars(config))
     if scheme is not None and scheme not in known:
-        raise InvalidInput(f"The weights of {name} are quantised ({scheme!r}), which is not supported; take the model in bfloat16 or float16.")
+        raise InvalidInput(
+            f"The weights of {name} are quantised ({scheme!r}), which is not supported; take the model in bfloat16 or float16."
+        )
 
 
 def check_tensors(model: nn.Module, loading_info: Mapping[str, Iterable[Any]], name: str) -> None:
@@ -67,7 +52,7 @@ def check_tensors(model: nn.Module, loading_info: Mapping[str, Iterable[Any]], n
 
 def belongs_to_a_layer(key: str, modules: Mapping[str, nn.Module]) -> bool:
     """Whether the tensor stands in a decoder layer (also in one more than the model has), or in a part of the model that has weights."""
-    if HARMLESS.search(key):
+    if HARMLESS_TENSORS.search(key):
         return False
     parent = key.rpartition(".")[0]
     lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]

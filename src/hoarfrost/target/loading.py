@@ -16,10 +16,10 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import has_bfloat16_instructions, pack_linears
-from hoarfrost.model_files import asks_for_own_code, check_files, read_json_object, reason
+from hoarfrost.model_files import asks_for_own_code, check_files, quantisation_of, read_json_object, reason
 from hoarfrost.models import SHIPPED
 from hoarfrost.target.blocks import Stack
-from hoarfrost.target.checking import check_quantisation, check_tensors, quantisation_of
+from hoarfrost.target.checking import check_quantisation, check_tensors
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 
@@ -142,7 +142,7 @@ def load_model(name: str, config: PreTrainedConfig, dtype: torch.dtype, device: 
 
 def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """transformers' model with exactly the weights that `config` describes, from safetensors; see `check_tensors`."""
-    scheme = quantisation_of(config)
+    scheme = quantisation_of(vars(config))
     model: PreTrainedModel
     with explained("weights" if scheme is None else f"weights, quantised ({scheme!r}),", name), quiet_report():
         model, loading_info = AutoModelForCausalLM.from_pretrained(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from hoarfrost.cache import DenseStore, Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.target.blocks import Stack, StockStack
+from hoarfrost.target.end_tokens import end_token_ids
 from hoarfrost.target.loading import load_config, load_model, load_tokenizer, pick_device, pick_dtype
 from hoarfrost.target.packed import PackedRows
 
@@ -67,13 +68,3 @@ class Target:
         """Logits `[rows, V]` of final hidden states `[rows, H]`."""
         logits: Tensor = self.head(hidden)
         return logits
-
-
-def end_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a text: those of the generation config, else the tokenizer's, if there is one."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    if configured is None:
-        configured = getattr(tokenizer, "eos_token_id", None)
-    if configured is None:
-        return ()
-    return tuple(configured) if isinstance(configured, (list, tuple)) else (int(configured),)
