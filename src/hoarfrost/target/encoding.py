@@ -45,7 +45,7 @@ def _apply_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], name:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=thinking, **options)
     except Exception as error:  # a template can raise anything
         raise InvalidInput(
-            f"The chat template of {name} does not take this conversation ({type(error).__name__}: {reason(error)}); change the messages, or "
+            f"The chat template of {name} does not take this conversation ({type(error).__name__}: {reason(error)}); change it, or "
             "give the prompt as plain text (--no-chat)."
         ) from None
 

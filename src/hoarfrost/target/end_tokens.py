@@ -39,7 +39,7 @@ def checked_ids(value: Any, file: str, vocab_size: int) -> tuple[int, ...]:
     ids = value if isinstance(value, (list, tuple)) else [value]
     if not ids or not all(type(token_id) is int and 0 <= token_id < vocab_size for token_id in ids):
         raise InvalidInput(
-            f"The eos_token_id in the model's {file} is {str(value)[:80]}; it must be a token id below {vocab_size}, or a list of such ids. "
+            f"The eos_token_id in the model's {file} is {str(value)[:80]}; it must be an id below {vocab_size}, or a list of such ids. "
             "Mend it, or take the entry out to leave it to the tokenizer."
         )
     return tuple(dict.fromkeys(ids))
