@@ -50,7 +50,9 @@ def change_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], objec
 def plant_code(folder: Path) -> Path:
     """Python files under every name that the tests' `auto_map` entries use; each leaves a proof that it was run."""
     proof = folder / "WAS_RUN"
-    code = f"open({str(proof)!r}, 'w').close()\nfrom transformers import PretrainedConfig\nclass Own(PretrainedConfig):\n    model_type = 'own'\n"
+    code = (
+        f"open({str(proof)!r}, 'w').close()\nfrom transformers import PretrainedConfig\nclass Own(PretrainedConfig): model_type = 'own'\n"
+    )
     (folder / "custom_generate").mkdir()
     for name in ("own.py", "custom_generate/generate.py"):
         (folder / name).write_text(code)
@@ -72,7 +74,7 @@ def test_code_of_a_folder_is_never_run(model_type: str, read: Callable[[Path], A
             read(folder)
     else:
         assert read(folder).tokenizer("abc")["input_ids"], "what transformers itself knows is loaded without the folder's code"
-    with pytest.raises(InvalidInput, match="not the DFlash drafter|cannot be read|lacks"):
+    with pytest.raises(InvalidInput, match=r"not the DFlash drafter|cannot be read|lacks"):
         load_drafter(folder, load(Path(SHIPPED["tiny"].target)))
     assert not proof.exists()
 
@@ -223,7 +225,7 @@ def test_an_end_token_that_no_template_writes_is_not_added(folder: Path) -> None
 @pytest.mark.parametrize("value", [[["2"]], ["2"], "2", [], [2.5], -1, [2, 260], True, {"a": 2}])
 def test_end_tokens_that_make_no_sense_are_refused(value: Any, folder: Path) -> None:
     change_json(folder / "generation_config.json", eos_token_id=value)
-    with pytest.raises(InvalidInput, match="eos_token_id|cannot be used"):
+    with pytest.raises(InvalidInput, match=r"eos_token_id|cannot be used"):
         load(folder)
 
 
@@ -238,7 +240,7 @@ def test_an_alias_means_the_shipped_model_whatever_lies_around(folder: Path, mon
 
 RAISING = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{{ m['content'] }}{% endfor %}"
+    "{{ m['role'] + m['content'] }}{% endfor %}"
 )
 HELLO = {"role": "user", "content": "hello"}
 
@@ -266,7 +268,7 @@ def test_a_template_that_does_not_take_a_conversation_is_a_sentence(template: st
 @pytest.mark.parametrize("prompt", ["caf\udce9", [1.5, 2.0], [[1]], {"role": "user", "content": "hi"}, 5.0, ["1"]])
 def test_a_prompt_that_is_neither_text_nor_ids_is_a_sentence(prompt: Any, model_folder: Callable[[str], str]) -> None:
     engine = Engine.load(model_folder("qwen3"), dtype="float32", device="cpu")
-    with pytest.raises(InvalidInput, match="valid Unicode|whole numbers|token ids"):
+    with pytest.raises(InvalidInput, match=r"valid Unicode|whole numbers|token ids"):
         engine.generate([prompt])
 
 
@@ -279,7 +281,7 @@ def test_a_drafter_of_another_kind_of_numbers_is_refused(tmp_path: Path) -> None
     with pytest.raises(InvalidInput, match=r"norm\.weight in another type than F32"):
         load_drafter(drafter, target)
     change_json(drafter / "config.json", quantization_config={"quant_method": "gptq"})
-    with pytest.raises(InvalidInput, match="quantised.*gptq"):
+    with pytest.raises(InvalidInput, match=r"quantised.*gptq"):
         load_drafter(drafter, target)
     (drafter / "config.json").write_text("{}")
     (drafter / "model.safetensors").write_text(POINTER)
