@@ -166,12 +166,11 @@ def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attent
 def quiet_report() -> Iterator[None]:
     """Keeps transformers' table of missing and unexpected tensors from the terminal: what matters in it is refused."""
     logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    before, logger.disabled = logger.disabled, True  # a higher level would have transformers say other things
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.disabled = before
 
 
 def load_tokenizer(name: str) -> Any:
