@@ -134,7 +134,7 @@ class TestRun:
     def test_prompt_from_standard_input_and_from_a_file(
         self, call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("from stdin"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from stdin")))
         (tmp_path / "prompt.txt").write_text("from a file", encoding="utf-8")
         assert call("run", "tiny", "-", "--no-chat").code == 0
         assert call("run", "tiny", "--prompt-file", str(tmp_path / "prompt.txt"), "--no-chat").code == 0

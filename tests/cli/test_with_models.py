@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,6 +130,35 @@ def test_a_gguf_file_is_a_model(call: Any, tmp_path: Path) -> None:
     outcome = call("run", str(path), "hello", *FAST)
     assert (outcome.code, outcome.out) == (2, "")
     assert "truncated or damaged" in " ".join(outcome.err.split())
+
+
+NO_UTF8 = "caf\xe9 au lait".encode("latin-1")
+
+
+@pytest.mark.parametrize("way", ["stdin", "closed", "argument", "file", "folder", "system", "system of the template", "stop"])
+def test_what_is_no_utf8_is_a_sentence_and_exit_code_2(
+    way: str, pair: Pair, call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    argument = NO_UTF8.decode("utf-8", "surrogateescape")  # as Python hands on what the shell gave
+    (tmp_path / "latin.txt").write_bytes(NO_UTF8)
+    monkeypatch.setattr("sys.stdin", None if way == "closed" else io.TextIOWrapper(io.BytesIO(NO_UTF8), "latin-1"))
+    arguments, said = {
+        "stdin": (["-"], "not UTF-8"),
+        "closed": (["-"], "closed"),
+        "argument": ([argument], "no valid Unicode"),
+        "file": (["--prompt-file", str(tmp_path / "latin.txt")], "not UTF-8"),
+        "folder": (["--prompt-file", str(tmp_path)], "Is a directory"),
+        "system": (["Hi", "--system", argument], "no valid Unicode"),
+        "system of the template": (["Hi", "--system", "Be brief."], "System role not supported"),
+        "stop": (["Hi", "--stop", argument], "no valid Unicode"),
+    }[way]
+    model = Path(shutil.copytree(pair.target, tmp_path / "model"))
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% endfor %}Hi"
+    )
+    code, out, err = call("run", str(model), *arguments, "--max-new-tokens", "2", *FAST)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert said in err
 
 
 def test_ctrl_c_in_the_midst_of_a_round_ends_the_stream_cleanly(pair: Pair, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,29 @@ def test_an_embedding_and_head_of_its_own_must_be_the_targets(folder: Path) -> N
         load_drafter(folder, target)
 
 
+class HeadInBlocks(torch.nn.Module):
+    """A head whose weights were rounded to a few bits and are no longer there as a matrix."""
+
+    def __init__(self, head: torch.nn.Linear, num_bits: int) -> None:
+        super().__init__()
+        scale = head.weight.detach().abs().amax(-1, keepdim=True) / (2 ** (num_bits - 1) - 1)
+        self.rounded = (head.weight.detach() / scale).round() * scale
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows @ self.rounded.T
+
+
+@pytest.mark.parametrize("num_bits", [4, 8])
+def test_a_head_of_its_own_is_compared_with_one_in_blocks_of_few_bits(num_bits: int, folder: Path) -> None:
+    head = torch.nn.Linear(HIDDEN, VOCAB, bias=False)
+    target = BorrowedParts(head=HeadInBlocks(head, num_bits))
+    change_tensors(folder, **{"lm_head.weight": head.weight.detach().clone()})
+    load_drafter(folder, target)
+    change_tensors(folder, **{"lm_head.weight": head.weight.detach().roll(1, 0).clone()})
+    with pytest.raises(InvalidInput, match=r"its own lm_head\.weight"):
+        load_drafter(folder, target)
+
+
 def test_damaged_and_missing_files_are_sentences(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     target = BorrowedParts()
     with pytest.raises(InvalidInput, match="give the folder"):

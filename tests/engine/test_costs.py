@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,32 @@ def test_a_folder_that_cannot_be_written_is_no_error(engine: Engine, tmp_path: P
     (tmp_path / "file").write_text("")
     assert load_costs(engine.target, engine.drafter, tmp_path / "file" / "cache").rows[0] == 1
     assert "could not be kept" in caplog.text
+
+
+def test_a_table_that_cannot_be_read_is_no_error(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """As in a folder of another user: neither there nor not there, but out of reach. Said once, however many engines there are."""
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(costs, "write_json", refuse)
+    for _ in range(3):
+        assert load_costs(engine.target, engine.drafter, tmp_path).rows[0] == 1
+    assert len(caplog.records) == 1
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no home"), None])
+def test_an_account_without_a_home_has_a_cache_folder(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        if error is not None:
+            raise error
+        return Path("/home/somebody")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert costs.cache_folder().parts[-2:] == (".cache", "hoarfrost")
 
 
 def test_a_disturbed_time_counts_no_more_than_that_of_a_larger_pass() -> None:

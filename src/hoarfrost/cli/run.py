@@ -102,11 +102,24 @@ def read_prompt(prompt: str | None, prompt_file: Path | None) -> str:
         try:
             parts.append(prompt_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 (byte {error.start}); convert it first"
             raise InvalidInput(f"The prompt file {prompt_file} cannot be read: {reason}.") from None
     if prompt is not None:
-        parts.append(sys.stdin.read() if prompt == "-" else prompt)
+        parts.append(read_standard_input() if prompt == "-" else prompt)
     return "\n\n".join(parts)
+
+
+def read_standard_input() -> str:
+    """All of standard input, which must be UTF-8 whatever the locale says. Raises `InvalidInput` if it is closed or anything else."""
+    if sys.stdin is None:
+        raise InvalidInput("Standard input is closed; give the prompt as text, or with --prompt-file FILE.")
+    try:
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # type: ignore[union-attr]
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"Standard input is not UTF-8 (byte {error.start}); convert the prompt to UTF-8 first.") from None
+    except OSError as error:
+        raise InvalidInput(f"Standard input cannot be read ({error.strerror}); give the prompt as text.") from None
 
 
 def encode_prompt(engine: Engine, prompt: str, system: str | None, chat: bool | None) -> list[int]:

@@ -9,33 +9,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from hoarfrost.drafting.borrowed import is_embedding, is_head
 from hoarfrost.drafting.config import DFlashConfig
 from hoarfrost.drafting.dflash import BorrowedTarget, DFlashDrafter
 from hoarfrost.drafting.foreign import refuse_foreign
 from hoarfrost.drafting.network import DFlashModel
 from hoarfrost.errors import InvalidInput
+from hoarfrost.model_files import HARMLESS_TENSORS, listed, open_safetensors, quantisation_of, read_json_object, reason
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-LISTED = 4
+EMBEDDING = "embed_tokens.weight"
+BORROWED = {EMBEDDING, "lm_head.weight"}
+FLOATS = ("F32", "BF16", "F16")
 
 
 def read_config(folder: str | Path) -> DFlashConfig:
     """The configuration in `folder`. Raises `InvalidInput` if it is missing, unreadable or of another convention."""
-    values = _read_json(Path(folder))
-    refuse_foreign(values, (), str(folder))
-    return DFlashConfig.from_json(values)
+    with _explained(folder):
+        values = _read_config(Path(folder))
+        refuse_foreign(values, (), str(folder))
+        return DFlashConfig.from_json(values)
 
 
 def load_drafter(source: str | Path, target: BorrowedTarget) -> DFlashDrafter:
@@ -49,12 +52,13 @@ def load_network(source: str | Path, target: BorrowedTarget) -> DFlashModel:
     Raises `InvalidInput` if nothing is found, if the checkpoint is of another convention or damaged, or if it does not fit the target.
     """
     folder = find_folder(source)
-    values = _read_json(folder)
-    with ExitStack() as stack:
+    with _explained(source), ExitStack() as stack:
+        values = _read_config(folder)
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise InvalidInput(f"{source} holds no .safetensors file; weights in other formats are not read. Convert them first.")
-        tensors = {name: handle for path in files for handle in [_open(stack, path, target.device)] for name in handle.keys()}  # noqa: SIM118
+        handles = [stack.enter_context(open_safetensors(path, str(target.device))) for path in files]
+        tensors = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
         refuse_foreign(values, tensors.keys(), str(source))
         config = DFlashConfig.from_json(values)
         check_fit(config, target, str(source))
@@ -110,12 +114,16 @@ def load_model(config: DFlashConfig, tensors: Mapping[str, Any], target: Borrowe
     with torch.device("meta"):
         model = DFlashModel(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    shapes = {name: tuple(handle.get_slice(name).get_shape()) for name, handle in tensors.items()}
-    borrowed = {"embed_tokens.weight": target.embed, "lm_head.weight": target.head}
-    _check_tensors(expected, {name: shape for name, shape in shapes.items() if name not in borrowed}, where)
-    for name in borrowed.keys() & tensors.keys():
-        own = getattr(borrowed[name], "weight", None)
-        if not isinstance(own, Tensor) or own.shape != shapes[name] or not torch.equal(tensors[name].get_tensor(name).to(own.dtype), own):
+    slices = {name: handle.get_slice(name) for name, handle in tensors.items() if not HARMLESS_TENSORS.search(name)}
+    shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+    _check_tensors(expected, {name: shape for name, shape in shapes.items() if name not in BORROWED}, where)
+    packed = sorted(name for name, one in slices.items() if one.get_dtype() not in FLOATS)
+    if packed:
+        raise InvalidInput(f"{where} holds {listed(packed)} in another type than {', '.join(FLOATS)}; take the drafter in one of those.")
+    for name in sorted(BORROWED & tensors.keys()):
+        own = tensors[name].get_tensor(name)
+        fits = shapes[name] == (target.vocab_size, target.hidden_size)
+        if not fits or not (is_embedding(target.embed, own) if name == EMBEDDING else is_head(target.head, own, target.dtype)):
             raise InvalidInput(f"{where} carries its own {name}, which is not {target.name}'s; a DFlash drafter must use the target's.")
     loaded = {name: tensors[name].get_tensor(name).to(target.dtype) for name in expected}
     model.load_state_dict(loaded, assign=True)
@@ -130,30 +138,30 @@ def _check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, 
             f"{name} {list(found[name])} instead of {list(shape)}" for name, shape in expected.items() if found.get(name, shape) != shape
         ],
     }
-    told = [f"{kind}: {', '.join(names[:LISTED])}{_rest(names)}" for kind, names in faults.items() if names]
+    told = [f"{kind}: {listed(names)}" for kind, names in faults.items() if names]
     if told:
         raise InvalidInput(f"{where} is not the DFlash drafter its config.json describes; tensors {'; '.join(told)}.")
 
 
-def _rest(names: list[str]) -> str:
-    return f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-
-
-def _read_json(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
+        values = read_json_object(folder / CONFIG)
     except FileNotFoundError:
         raise InvalidInput(f"{folder} holds no {CONFIG}; a drafter's folder has one beside its .safetensors.") from None
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON ({error}); fetch the checkpoint again.") from None
-    if not isinstance(values, dict):
-        raise InvalidInput(f"{path} holds no JSON object; fetch the checkpoint again.")
+    scheme = quantisation_of(values)
+    if scheme is not None:
+        raise InvalidInput(f"The weights of the drafter {folder} are quantised ({scheme!r}), which is not supported; take it in bfloat16.")
     return values
 
 
-def _open(stack: ExitStack, path: Path, device: torch.device) -> Any:
+@contextmanager
+def _explained(source: str | Path) -> Iterator[None]:
+    """Turns whatever a damaged or hostile checkpoint makes its readers raise into a sentence."""
     try:
-        return stack.enter_context(safe_open(path, framework="pt", device=str(device)))
-    except (OSError, SafetensorError) as error:
-        raise InvalidInput(f"{path} is not a whole safetensors file ({error}); fetch the checkpoint again.") from None
+        yield
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"{source} cannot be read as a DFlash drafter ({type(error).__name__}: {reason(error)}); fetch the checkpoint again."
+        ) from None

@@ -82,6 +82,8 @@ class DFlashConfig:
     def from_json(cls, values: Mapping[str, Any]) -> DFlashConfig:
         """Reads the parsed `config.json`. Raises `InvalidInput` with the key at fault."""
         nested = values.get("dflash_config") or {}  # a null in there is no value: the top level decides
+        if not isinstance(nested, Mapping):
+            raise InvalidInput(f"The drafter's dflash_config is {nested!r}; it must be an object, or be left out.")
         found = {**values, **{key: value for key, value in nested.items() if value is not None}}
         missing = [key for key in REQUIRED if found.get(key) is None]
         if missing:

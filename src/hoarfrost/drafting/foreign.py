@@ -24,7 +24,8 @@ class Convention:
     tensors: tuple[str, ...] = ()
 
     def matches(self, config: Mapping[str, Any], tensor_names: Collection[str]) -> bool:
-        named = [str(config.get("model_type", "")), *(str(name) for name in config.get("architectures") or ())]
+        architectures = config.get("architectures")
+        named = [str(config.get("model_type", "")), *(map(str, architectures) if isinstance(architectures, list) else ())]
         return (
             any(mark.lower() in name.lower() for mark in self.architectures for name in named)
             or self.config(config)
@@ -86,7 +87,8 @@ CONVENTIONS = (
 
 def refuse_foreign(config: Mapping[str, Any], tensor_names: Collection[str], where: str) -> None:
     """Raises `InvalidInput` if `config.json` or the tensor names of the checkpoint `where` belong to another convention."""
-    merged = {**config, **(config.get("dflash_config") or {})}
+    nested = config.get("dflash_config")
+    merged = {**config, **(nested if isinstance(nested, Mapping) else {})}
     for convention in CONVENTIONS:
         if convention.matches(merged, tensor_names):
             raise InvalidInput(

@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,30 @@ def load_costs(target: Target, drafter: Drafter | None, folder: Path | None = No
         return kept
     logger.info("Measuring what a round of %s costs on this machine; kept in %s.", target.name, path)
     costs = measure(target, drafter)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"format": FORMAT, "key": key, "measured_at": time.time(), "costs": asdict(costs)})
-    except OSError as error:
-        logger.warning("The measured costs could not be kept in %s (%s); the next start measures again.", path, error.strerror)
+    keep_costs(path, {"format": FORMAT, "key": key, "measured_at": time.time(), "costs": asdict(costs)})
     return costs
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hoarfrost"
+    """The user's cache folder, which need not exist or be writable."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # an account without one, as in some containers
+        home = Path(os.sep)
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "hoarfrost"
+
+
+def keep_costs(path: Path, content: dict[str, Any]) -> None:
+    """Writes the table. A folder that cannot be written (another user's, read-only, full) is no reason not to decode: said once."""
+    try:
+        write_json(path, content)
+    except OSError as error:
+        warn_once(f"The measured costs could not be kept in {path.parent} ({error.strerror or error}); the next start measures again.")
+
+
+@cache
+def warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def describe(target: Target, drafter: Drafter | None) -> dict[str, Any]:
@@ -117,15 +131,18 @@ def describe(target: Target, drafter: Drafter | None) -> dict[str, Any]:
 
 
 def read_costs(path: Path, key: dict[str, Any]) -> CostModel | None:
-    """The kept costs, if they are whole, of this machine and fresh; a warning says why a file that is there is not used."""
-    if not path.exists():
+    """The kept costs, if they are whole, of this machine and fresh; a warning says why what is in a file is not used. Of a file that
+    cannot be read nothing is said here: if it cannot be written either, `keep_costs` does."""
+    try:
+        text = path.read_bytes()
+    except OSError:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
         costs = CostModel(**{name: _as_tuple(value) for name, value in content["costs"].items()})
         age, kept_key, version = time.time() - float(content["measured_at"]), content["key"], content["format"]
         _check(costs)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("The measured costs in %s cannot be used (%s: %s); measuring anew.", path, type(error).__name__, error)
         return None
     if version != FORMAT or kept_key != json.loads(json.dumps(key)):

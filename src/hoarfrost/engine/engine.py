@@ -22,6 +22,7 @@ from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
 from hoarfrost.sampling import Chooser, Detokenizer, SamplingParams, StopChecker
 from hoarfrost.target import Target
+from hoarfrost.target.encoding import encode_chat, encode_text, token_ids_of
 from hoarfrost.tree import TreeConfig
 
 Prompt = str | Many[int]
@@ -92,14 +93,9 @@ class Engine:
         `thinking` asks templates that know `enable_thinking` (Qwen3's) for a thinking phase; the released DFlash drafters were trained
         without one.
         """
-        if self.tokenizer.chat_template is None:
-            raise InvalidInput(f"{self.target.name} has no chat template; give the prompt as plain text instead.")
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=False, enable_thinking=thinking
-        )
-        return ids
+        return encode_chat(self.tokenizer, messages, self.target.name, thinking=thinking)
 
     def generate(
         self, prompts: str | Many[Prompt], params: SamplingParams | Many[SamplingParams] | None = None, *, tree: TreeConfig | None = None
@@ -146,7 +142,7 @@ class Engine:
                 active = [sequence for sequence in active if sequence.finish_reason is None]
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        ids: list[int] = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
+        ids = encode_text(self.tokenizer, prompt) if isinstance(prompt, str) else token_ids_of(prompt)
         if not ids:
             raise InvalidInput("The prompt is empty; give at least one token.")
         foreign = next((token_id for token_id in ids if not 0 <= token_id < self.target.vocab_size), None)

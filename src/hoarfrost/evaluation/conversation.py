@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hoarfrost.target.encoding import encode_text
+
 if TYPE_CHECKING:
     from hoarfrost.engine import Engine
 
@@ -18,5 +20,4 @@ def encode_messages(engine: Engine, messages: list[Message], chat: bool | None =
     """
     if chat or (chat is None and engine.tokenizer.chat_template is not None):
         return engine.chat(messages)
-    ids: list[int] = engine.tokenizer("\n\n".join(message["content"] for message in messages))["input_ids"]
-    return ids
+    return encode_text(engine.tokenizer, "\n\n".join(message["content"] for message in messages))

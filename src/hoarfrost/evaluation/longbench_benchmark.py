@@ -17,6 +17,7 @@ from hoarfrost.evaluation.cache_variants import CACHES, plan_variants
 from hoarfrost.evaluation.conversation import encode_messages
 from hoarfrost.evaluation.longbench_metrics import CHINESE_UNIT
 from hoarfrost.evaluation.longbench_tasks import BENCHES, Item, cut_middle, load_items, long_tasks, score
+from hoarfrost.target.encoding import encode_text
 
 if TYPE_CHECKING:
     from hoarfrost.engine import Engine
@@ -83,7 +84,7 @@ class LongBench:
         """
         room = self.engine.target.max_positions - item.task.max_new_tokens
         room = room if self.settings.max_prompt_tokens is None else min(room, self.settings.max_prompt_tokens)
-        plain = self.engine.tokenizer(item.prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        plain = encode_text(self.engine.tokenizer, item.prompt, add_special_tokens=False, verbose=False)
         kept = min(len(plain), room)
         while kept >= 2:
             parts = (item.prompt,) if kept == len(plain) else map(self._decode, cut_middle(plain, kept))

@@ -15,6 +15,7 @@ from typing import Any
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.long_texts import Encode, draw_tokens
 from hoarfrost.evaluation.retrieval_tasks import TASKS, Exercise
+from hoarfrost.target.encoding import encode_text, render_chat
 
 PLACEHOLDER = "\N{SNOWFLAKE}"
 
@@ -47,7 +48,7 @@ class Sample:
 
 def encoder(tokenizer: Any) -> Encode:
     """Text to token ids, nothing added."""
-    return lambda text: list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return lambda text: encode_text(tokenizer, text, add_special_tokens=False, verbose=False)
 
 
 def make_frame(tokenizer: Any, chat: bool | None = None) -> Frame:
@@ -57,7 +58,7 @@ def make_frame(tokenizer: Any, chat: bool | None = None) -> Frame:
     if tokenizer.chat_template is None or chat is False:
         return Frame(tuple(tokenizer("")["input_ids"]), "\n")
     messages = [{"role": "user", "content": PLACEHOLDER}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = render_chat(tokenizer, messages, "the model")
     opening, _, closing = text.partition(PLACEHOLDER)
     return Frame(tuple(encoder(tokenizer)(opening)), closing)
 

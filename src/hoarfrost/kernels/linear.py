@@ -91,7 +91,7 @@ class NativeLinear(nn.Module):
         self.matrix = weight if isinstance(weight, Matrix) else make_matrix(weight, bias, instruction_set)
         self.out_features, self.in_features = self.matrix.num_outputs, self.matrix.num_inputs
         self.dtypes: tuple[torch.dtype, ...] = (weight.dtype,) if isinstance(weight, Tensor) else (torch.float32, torch.bfloat16)
-        self._keeps_float32 = not isinstance(weight, Tensor)
+        self.is_quantized = not isinstance(weight, Tensor)
 
     def forward(self, rows: Tensor) -> Tensor:
         if rows.dtype not in self.dtypes or rows.shape[-1] != self.in_features or rows.device.type != "cpu":
@@ -99,7 +99,7 @@ class NativeLinear(nn.Module):
                 f"The rows are {rows.dtype} {tuple(rows.shape)} on {rows.device}; "
                 f"this layer takes {' or '.join(map(str, self.dtypes))} [..., {self.in_features}] on the CPU."
             )
-        return multiply(self.matrix, rows, torch.float32 if self._keeps_float32 else rows.dtype)
+        return multiply(self.matrix, rows, torch.float32 if self.is_quantized else rows.dtype)
 
 
 class NativeEmbedding(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Real
 
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import InvalidInput, check_unicode
 
 MAX_SEED = 2**63 - 1
 MIN_TEMPERATURE = 1e-5  # below, sampling is greedy in all but name, and float32 cannot hold the scaled logits
@@ -116,6 +116,7 @@ def _stop_strings(stop: str | Iterable[str]) -> tuple[str, ...]:
     for string in strings:
         if not isinstance(string, str) or not string:
             raise InvalidInput(f"every stop string must be a string of at least one character, got {string!r}; leave it out.")
+        check_unicode(string, "A stop string")
     return strings
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import pack_linears
+from hoarfrost.model_files import asks_for_own_code, check_files, quantisation_of, read_json_object, reason
 from hoarfrost.models import SHIPPED
 from hoarfrost.target.blocks import Stack
+from hoarfrost.target.checking import check_quantisation, check_tensors
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.gguf import GGUFModel
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
@@ -65,27 +71,53 @@ def check_weights(weights: str, device: torch.device) -> None:
 
 def load_config(name: str) -> PreTrainedConfig:
     """The configuration of a folder, an alias or a hub id, if this project can serve the model exactly."""
-    path = locate(name)
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        shipped = ", ".join(SHIPPED)
-        raise InvalidInput(
-            f"No model {name!r}: it is no folder with a config.json, no shipped model ({shipped}), and the Hugging Face hub did not give "
-            f"it ({str(error).strip().splitlines()[0]})."
-        ) from None
-    check_supported(config, name)
+    with explained("configuration", name):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(locate(name), trust_remote_code=False)
+        check_supported(config, name)
+        check_quantisation(config, name)
     return config
 
 
 def locate(name: str) -> str:
-    """Turns an alias into its folder; leaves folders and hub ids alone."""
-    if name in SHIPPED and not Path(name).exists():
+    """Turns an alias into its folder; leaves folders and hub ids alone. A folder that has an alias' name is `./NAME`."""
+    if name in SHIPPED:
         folder = SHIPPED[name].target
         if not folder.exists():
             raise InvalidInput(f"This installation lacks the weights of {name!r} ({folder}); install the whole package again.")
         return str(folder)
     return name
+
+
+@contextmanager
+def explained(part: str, name: str) -> Iterator[None]:
+    """Turns whatever a library raises on reading a part of the model `name` into a sentence that names the damaged file, if one is."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except Exception as error:  # on a damaged or hostile file, anything
+        folder = folder_of(locate(name))
+        if folder is None:
+            raise InvalidInput(
+                f"No model {name!r}: it is no folder with a config.json, no shipped model ({', '.join(SHIPPED)}), and the Hugging Face hub "
+                f"did not give it ({reason(error)})."
+            ) from None
+        check_files(folder)
+        own_code = " It asks for code of its own (auto_map), which is never run." if asks_for_own_code(folder) else ""
+        raise InvalidInput(
+            f"The {part} of {name!r} cannot be used ({reason(error)}).{own_code} Take another model, or another version of its files."
+        ) from None
+
+
+def folder_of(source: str) -> Path | None:
+    """The folder with a model's files: `source` itself, or what the hub's cache has of it; `None`: there is none."""
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        found = cached_file(source, CONFIG_NAME, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return Path(found).parent if found else None
 
 
 def check_supported(config: PreTrainedConfig, name: str) -> None:
@@ -111,12 +143,7 @@ def load_model(
 ) -> tuple[PreTrainedModel, Stack]:
     """Loads the weights and gives them, ready for inference, to the fastest stack; the model keeps what that does not take."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            locate(name), config=config, dtype=dtype, attn_implementation=ATTENTION_NAME, use_safetensors=True
-        )
-    except OSError as error:
-        raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+    model = load_weights(name, config, dtype, ATTENTION_NAME)
     model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
     return model, make_stack(model, weights)
 
@@ -150,11 +177,46 @@ def make_stack(model: PreTrainedModel, weights: str) -> Stack:
     return stack
 
 
-def load_tokenizer(name: str) -> Any:
+def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """transformers' model with exactly the weights that `config` describes, from safetensors; see `check_tensors`."""
+    scheme = quantisation_of(vars(config))
+    model: PreTrainedModel
+    with explained("weights" if scheme is None else f"weights, quantised ({scheme!r}),", name), quiet_report():
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
+            locate(name),
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported, and refused with the missing ones
+            output_loading_info=True,
+        )
+        check_tensors(model, loading_info, name)
+        folder = folder_of(locate(name))
+        if folder is not None and (folder / GENERATION_CONFIG_NAME).exists():
+            read_json_object(folder / GENERATION_CONFIG_NAME)  # where it is broken, transformers makes up another
+    return model
+
+
+@contextmanager
+def quiet_report() -> Iterator[None]:
+    """Keeps transformers' table of missing and unexpected tensors from the terminal: what matters in it is refused."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before, logger.disabled = logger.disabled, True  # a higher level would have transformers say other things
     try:
-        return AutoTokenizer.from_pretrained(locate(name))
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidInput(f"The tokenizer of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+        yield
+    finally:
+        logger.disabled = before
+
+
+def load_tokenizer(name: str) -> Any:
+    """The model's tokenizer. Raises `InvalidInput` if its files are damaged, or missing, which transformers makes an empty one of."""
+    with explained("tokenizer", name):
+        tokenizer: Any = AutoTokenizer.from_pretrained(locate(name), trust_remote_code=False)
+        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+            raise InvalidInput(f"{name} has no tokenizer (tokenizer.json), or one without words; put the model's own beside its weights.")
+    return tokenizer
 
 
 class FusedRMSNorm(nn.Module):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from hoarfrost.cache import DenseStore, Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.target.blocks import Stack, StockStack
+from hoarfrost.target.end_tokens import end_token_ids
 from hoarfrost.target.gguf import find_gguf, open_gguf
 from hoarfrost.target.loading import (
     check_supported,
@@ -96,13 +97,3 @@ class Target:
         """Logits `[rows, V]` of final hidden states `[rows, H]`."""
         logits: Tensor = self.head(hidden)
         return logits
-
-
-def end_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a text: those of the generation config, else the tokenizer's, if there is one."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    if configured is None:
-        configured = getattr(tokenizer, "eos_token_id", None)
-    if configured is None:
-        return ()
-    return tuple(configured) if isinstance(configured, (list, tuple)) else (int(configured),)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import InvalidInput, check_unicode
+from hoarfrost.target.encoding import encode_chat, encode_text
 
 PROMPT_FIELDS = ("prompt", "question", "problem", "instruction", "text")
 EXPECTED = (
@@ -90,7 +91,10 @@ def parse_record(record: Any, where: str, tokenizer: Any, vocab_size: int) -> Tr
         messages, response = [{"role": "user", "content": prompt_text(record, where)}], record.get("response")
         if response is not None and not isinstance(response, str):
             raise InvalidInput(f"{where}: 'response' is {type(response).__name__}; expected text.")
-    return TrainingPrompt(encode_prompt(messages, tokenizer), response)
+    try:
+        return TrainingPrompt(encode_prompt(messages, tokenizer), None if response is None else check_unicode(response, "The response"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from None
 
 
 def prompt_text(record: dict[str, Any], where: str) -> str:
@@ -121,8 +125,8 @@ def split_messages(messages: Any, where: str) -> tuple[list[dict[str, str]], str
 
 def encode_prompt(messages: list[dict[str, str]], tokenizer: Any) -> tuple[int, ...]:
     if tokenizer.chat_template is None:
-        return tuple(tokenizer.encode("\n".join(message["content"] for message in messages)))
-    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, enable_thinking=False))
+        return tuple(encode_text(tokenizer, "\n".join(message["content"] for message in messages)))
+    return tuple(encode_chat(tokenizer, messages, "the target"))
 
 
 def token_list(value: Any, where: str, field: str, vocab_size: int) -> tuple[int, ...]:

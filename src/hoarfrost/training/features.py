@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
 from hoarfrost.target.gguf import find_gguf, open_gguf
-from hoarfrost.target.loading import check_supported, load_config, load_tokenizer, locate, pick_device, pick_dtype, use_fused_norms
+from hoarfrost.target.loading import check_supported, load_config, load_tokenizer, load_weights, pick_device, pick_dtype, use_fused_norms
 
 
 def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
@@ -38,12 +37,7 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
         use_fused_norms(model)
         return Target(model, tokenizer, name)
     config = load_config(name)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            locate(name), config=config, dtype=chosen, attn_implementation="sdpa", use_safetensors=True
-        )
-    except OSError as error:
-        raise InvalidInput(f"The weights of {name!r} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+    model = load_weights(name, config, chosen, "sdpa")
     model = model.eval().requires_grad_(False).to(place)
     use_fused_norms(model)
     return Target(model, load_tokenizer(name), name)

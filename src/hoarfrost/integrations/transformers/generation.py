@@ -182,7 +182,7 @@ class TreeGeneration:
     def _load_drafter(self, target: Target) -> Drafter | None:
         source = self._source
         if isinstance(source, (str, Path)):
-            if str(source) in SHIPPED and not Path(source).exists():
+            if str(source) in SHIPPED:
                 source = SHIPPED[str(source)].drafter
             return load_drafter(source, target)
         deepest = max(source.taps, default=0) if source is not None else 0
