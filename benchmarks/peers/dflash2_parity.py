@@ -105,6 +105,7 @@ class Borrowed:
     """Stands in for a target: an embedding, and a head that never says the mask token."""
 
     config: DFlashConfig
+    weights: str = "float"
     name: str = "random target"
     num_layers: int = NUM_TARGET_LAYERS
     dtype: torch.dtype = torch.float32

@@ -3,7 +3,7 @@ The C++ kernels; hoarfrost.kernels wraps them with checks. An int that stands fo
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -273,29 +273,45 @@ def attend_pages_bfloat16(
     Attention over local rows, pages of a pool and summaries of others, in one softmax.
     """
 
-class MatrixFloat32:
+class Matrix:
     """
     A weight matrix [outputs, inputs], laid out for products with few rows.
     """
 
-    def __init__(
-        self,
-        weight: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
-        bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
-        instruction_set: str | None = None,
-    ) -> None: ...
     @property
     def num_outputs(self) -> int: ...
     @property
     def num_inputs(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
-    def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None:
+    def multiply(self, rows: int, rows_are_rounded: bool, num_rows: int, out: int, out_is_rounded: bool, num_threads: int) -> None:
         """
-        out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix, of the weights' type.
+        out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix; rounded ones are bfloat16, the others float32.
         """
 
-class DecoderLayerFloat32:
+    def read_rows(self, outputs: Sequence[int], out: int) -> None:
+        """The weights of some outputs, one behind the other, in float32."""
+
+def matrix_float32(
+    weight: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+    instruction_set: str | None = None,
+) -> Matrix: ...
+def matrix_bfloat16(
+    weight: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+    instruction_set: str | None = None,
+) -> Matrix: ...
+def matrix_quantized(
+    kind: str,
+    blocks: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    num_inputs: int,
+    bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
+    instruction_set: str | None = None,
+) -> Matrix: ...
+def stack_matrices(parts: Sequence[Matrix]) -> Matrix: ...
+
+class DecoderLayer:
     """A decoder layer around its attention; hidden states are float32."""
 
     def __init__(
@@ -307,38 +323,76 @@ class DecoderLayerFloat32:
         input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
         post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        qkv: MatrixFloat32,
-        output: MatrixFloat32,
-        gate_up: MatrixFloat32 | None,
-        down: MatrixFloat32 | None,
+        qkv: Matrix,
+        output: Matrix,
+        gate_up: Matrix | None,
+        down: Matrix | None,
     ) -> None: ...
-    def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None:
+    def project_float32(
+        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
+    ) -> None:
         """
         Queries, keys and values of normed hidden states, head by head, rotated.
         """
 
-    def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None:
+    def finish_float32(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None:
         """
         From what attention gave to the output of the layer, in place of `hidden`.
         """
 
-    def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None:
+    def finish_attention_float32(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None:
         """
         The same for a layer whose feed-forward network is elsewhere: adds attention's output to `hidden`; its norm goes to `normed`.
         """
 
-class DecoderStackFloat32:
+    def project_bfloat16(
+        self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int
+    ) -> None:
+        """
+        Queries, keys and values of normed hidden states, head by head, rotated.
+        """
+
+    def finish_bfloat16(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None:
+        """
+        From what attention gave to the output of the layer, in place of `hidden`.
+        """
+
+    def finish_attention_bfloat16(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None:
+        """
+        The same for a layer whose feed-forward network is elsewhere: adds attention's output to `hidden`; its norm goes to `normed`.
+        """
+
+class DecoderStack:
     """Embeddings, all layers and the final norm in one call."""
 
+    @overload
     def __init__(
         self,
-        layers: Sequence[DecoderLayerFloat32],
+        layers: Sequence[DecoderLayer],
+        final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        final_eps: float,
+        attention_scale: float,
+        embedding: Matrix,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayer],
         final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         final_eps: float,
         attention_scale: float,
         embedding: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
     ) -> None: ...
-    def run(
+    @overload
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayer],
+        final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        final_eps: float,
+        attention_scale: float,
+        embedding: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ) -> None: ...
+    def run_float32(
         self,
         rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
         cos: int,
@@ -354,72 +408,7 @@ class DecoderStackFloat32:
         Final states of `rows [2, n]`, token ids and positions; `segments`: (buffer, capacity, length, rows, visible words or 0, words per row).
         """
 
-class MatrixBFloat16:
-    """
-    A weight matrix [outputs, inputs], laid out for products with few rows.
-    """
-
-    def __init__(
-        self,
-        weight: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
-        bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None = None,
-        instruction_set: str | None = None,
-    ) -> None: ...
-    @property
-    def num_outputs(self) -> int: ...
-    @property
-    def num_inputs(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    def multiply(self, rows: int, num_rows: int, out: int, num_threads: int) -> None:
-        """
-        out [num_rows, num_outputs] = rows [num_rows, num_inputs] times the matrix, of the weights' type.
-        """
-
-class DecoderLayerBFloat16:
-    """A decoder layer around its attention; hidden states are float32."""
-
-    def __init__(
-        self,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        norm_eps: float,
-        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
-        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        qkv: MatrixBFloat16,
-        output: MatrixBFloat16,
-        gate_up: MatrixBFloat16 | None,
-        down: MatrixBFloat16 | None,
-    ) -> None: ...
-    def project(self, hidden: int, num_rows: int, cos: int, sin: int, queries: int, keys: int, values: int, num_threads: int) -> None:
-        """
-        Queries, keys and values of normed hidden states, head by head, rotated.
-        """
-
-    def finish(self, mixed: int, num_rows: int, hidden: int, num_threads: int) -> None:
-        """
-        From what attention gave to the output of the layer, in place of `hidden`.
-        """
-
-    def finish_attention(self, mixed: int, num_rows: int, hidden: int, normed: int, num_threads: int) -> None:
-        """
-        The same for a layer whose feed-forward network is elsewhere: adds attention's output to `hidden`; its norm goes to `normed`.
-        """
-
-class DecoderStackBFloat16:
-    """Embeddings, all layers and the final norm in one call."""
-
-    def __init__(
-        self,
-        layers: Sequence[DecoderLayerBFloat16],
-        final_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        final_eps: float,
-        attention_scale: float,
-        embedding: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order="C", device="cpu", writable=False)],
-    ) -> None: ...
-    def run(
+    def run_bfloat16(
         self,
         rows: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order="C", device="cpu", writable=False)],
         cos: int,
@@ -499,7 +488,7 @@ def copy_rows(
     Copies rows of bytes, head by head; strides in bytes, the rows of the target lie side by side.
     """
 
-class DraftLayerFloat32:
+class DraftLayer:
     """One layer of a block diffusion drafter."""
 
     def __init__(
@@ -507,15 +496,15 @@ class DraftLayerFloat32:
         input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        qkv: MatrixFloat32,
-        output: MatrixFloat32,
-        gate_up: MatrixFloat32,
-        down: MatrixFloat32,
+        qkv: Matrix,
+        output: Matrix,
+        gate_up: Matrix,
+        down: Matrix,
         is_causal: bool,
         window: int,
     ) -> None: ...
 
-class DraftNetworkFloat32:
+class DraftNetwork:
     """
     A block diffusion drafter; `contexts`: (buffer, capacity, committed rows, new rows) of each sequence.
     """
@@ -527,66 +516,35 @@ class DraftNetworkFloat32:
         head_dim: int,
         norm_eps: float,
         block_size: int,
-        fusion: MatrixFloat32,
+        fusion: Matrix,
         context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        context_kv: MatrixFloat32,
-        layers: Sequence[DraftLayerFloat32],
+        context_kv: Matrix,
+        layers: Sequence[DraftLayer],
         norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
     ) -> None: ...
-    def extend(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
+    def extend_float32(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
         """
         Keys and values of new rows of the target's features, written behind each context's own.
         """
 
-    def run(self, contexts: Sequence[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None:
+    def extend_bfloat16(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
+        """
+        Keys and values of new rows of the target's features, written behind each context's own.
+        """
+
+    def run_float32(
+        self, contexts: Sequence[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int
+    ) -> None:
         """Final states of one block per context, but for its first row."""
 
-class DraftLayerBFloat16:
-    """One layer of a block diffusion drafter."""
-
-    def __init__(
-        self,
-        input_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        head_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        post_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        qkv: MatrixBFloat16,
-        output: MatrixBFloat16,
-        gate_up: MatrixBFloat16,
-        down: MatrixBFloat16,
-        is_causal: bool,
-        window: int,
-    ) -> None: ...
-
-class DraftNetworkBFloat16:
-    """
-    A block diffusion drafter; `contexts`: (buffer, capacity, committed rows, new rows) of each sequence.
-    """
-
-    def __init__(
-        self,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        norm_eps: float,
-        block_size: int,
-        fusion: MatrixBFloat16,
-        context_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        context_key_norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-        context_kv: MatrixBFloat16,
-        layers: Sequence[DraftLayerBFloat16],
-        norm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
-    ) -> None: ...
-    def extend(self, contexts: Sequence[tuple[int, int, int, int]], features: int, cos: int, sin: int, num_threads: int) -> None:
-        """
-        Keys and values of new rows of the target's features, written behind each context's own.
-        """
-
-    def run(self, contexts: Sequence[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int) -> None:
+    def run_bfloat16(
+        self, contexts: Sequence[tuple[int, int, int, int]], blocks: int, cos: int, sin: int, out: int, num_threads: int
+    ) -> None:
         """Final states of one block per context, but for its first row."""
 
 def transitions_float32(
-    projection: MatrixFloat32,
+    projection: Matrix,
     predecessors: int,
     successors: int,
     hidden: int,
@@ -601,7 +559,7 @@ def transitions_float32(
     """
 
 def transitions_bfloat16(
-    projection: MatrixBFloat16,
+    projection: Matrix,
     predecessors: int,
     successors: int,
     hidden: int,

@@ -69,6 +69,7 @@ class BorrowedParts:
 
     embed: nn.Embedding = field(default_factory=lambda: nn.Embedding(VOCAB, HIDDEN))
     head: nn.Module = field(default_factory=lambda: nn.Linear(HIDDEN, VOCAB, bias=False))
+    weights: str = "float"
     name: str = "the test target"
     num_layers: int = LAYERS
     hidden_size: int = HIDDEN

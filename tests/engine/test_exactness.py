@@ -86,6 +86,19 @@ def test_quantised_weights_decode_alike_to_the_last_bit(
         assert tokens_of(engine, PROMPTS, params, tree) == expected, f"batched, {tree}"
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_shipped_pair_in_blocks_decodes_alike(temperature: float) -> None:
+    """Target and drafter quantised: guesses change, and what is said does not."""
+    engine = Engine.load("tiny", device="cpu", weights="int8")
+    params = SamplingParams(max_new_tokens=40, temperature=temperature, seed=7)
+    prompts = [engine.chat(text) for text in ("What is 17 plus 25?", "Write a Python function that adds two numbers.")]
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in prompts]
+    for tree in (TreeConfig(16), TreeConfig(), TreeConfig.chain()):
+        completions = engine.generate(prompts, params, tree=tree)
+        assert [completion.token_ids for completion in completions] == expected, tree
+    assert engine.generate(prompts, params, tree=TreeConfig.chain())[0].statistics.tau > 1.2, "a drafter in 8 bits still guesses"
+
+
 def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str]) -> None:
     """With guesses that are the target's own choices every round ends at the horizon, and the tokens stay the same."""
     engine = load(model_folder("qwen3"))

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.errors import InvalidInput
+from hoarfrost.kernels.quantized import quantize, to_float
 from hoarfrost.target import Target
-from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear, quantize, quantize_layers, to_float
+from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear, quantize_layers
 
 
 def test_quantised_values_lie_within_half_a_step() -> None:

@@ -98,7 +98,7 @@ def path_of(name: str) -> Finding:
 
     from hoarfrost.kernels.decoder import NativeLayer
     from hoarfrost.kernels.linear import can_multiply
-    from hoarfrost.target.quantized import quantize
+    from hoarfrost.kernels.quantized import quantize
 
     dtype = torch.bfloat16 if name == "int8" else getattr(torch, name)
     weight = quantize(torch.zeros(64, 64)) if name == "int8" else torch.zeros(64, 64, dtype=dtype)

@@ -36,7 +36,7 @@ def is_head(module: nn.Module, own: Tensor, dtype: torch.dtype) -> bool:
     if weight is not None:
         return is_equal(weight, own)
     states = torch.randn(NUM_PROBES, own.shape[1], generator=torch.Generator().manual_seed(0)).to(own.device, dtype)
-    logits = torch.cat([states.float() @ part.to(dtype).float().T for part in own.split(ROWS_AT_A_TIME)], -1)
+    logits = torch.cat([states.float() @ part.to(dtype).float().T for part in torch.split(own, ROWS_AT_A_TIME)], -1)
     is_rounded_only = isinstance(module, NativeLinear) and not module.is_quantized
     return is_near(module(states), logits, TOLERANCE[dtype] if is_rounded_only else TOLERANCE_IN_BLOCKS)
 

@@ -33,6 +33,7 @@ class BorrowedTarget(Protocol):
 
     embed: nn.Embedding
     head: nn.Module
+    weights: str  # the kinds of blocks that its matrices are in, else "float"
     name: str
     num_layers: int
     hidden_size: int
@@ -61,7 +62,8 @@ class DFlashDrafter:
         self._target = target
         self._dtype, self._device = model.norm.weight.dtype, model.norm.weight.device
         with torch.no_grad():
-            self._passes: Passes = NativePasses(model) if can_run_natively(model) else TorchPasses(model)
+            runs_natively = can_run_natively(model)
+            self._passes: Passes = NativePasses(model, target.weights != "float") if runs_natively else TorchPasses(model)
             self._weigher = None if model.candidate_selector is None else new_weigher(model.candidate_selector)
 
     def new_state(self, capacity: int = 256) -> DFlashState:

@@ -1,11 +1,12 @@
 """The drafter's passes as one native call each, on CPUs: the arithmetic of `TorchPasses`, a fraction of its dispatch.
 
-For networks without convolutions. Within a pass hidden states stay float32, from the embedding to the final norm.
+For networks without convolutions. Within a pass hidden states stay float32, from the embedding to the final norm. Beside a target whose
+weights are quantised the drafter's are, too, to 8 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from hoarfrost.cache import DenseStore
 from hoarfrost.drafting.network import DFlashModel, Layer, stacked
 from hoarfrost.kernels.decoder import LayerShape, LayerTensors
 from hoarfrost.kernels.drafter import ContextTensors, DraftRows, NativeDraftNetwork
+from hoarfrost.kernels.linear import Weight
+from hoarfrost.kernels.quantized import can_quantize, quantize
+
+Hold = Callable[[Tensor], Weight]
 
 
 def can_run_natively(model: DFlashModel) -> bool:
@@ -24,14 +29,15 @@ def can_run_natively(model: DFlashModel) -> bool:
 class NativePasses:
     """Implements `Passes`."""
 
-    def __init__(self, model: DFlashModel) -> None:
+    def __init__(self, model: DFlashModel, quantized: bool = False) -> None:
+        hold = in_blocks if quantized else as_it_is
         config = model.config
         layers = [layer for layer in model.layers if isinstance(layer, Layer)]
         views = [(config.is_causal_in(index), config.window_of(index)) for index in range(config.num_hidden_layers)]
         shape = LayerShape(config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.rms_norm_eps)
-        context = _context_tensors(model, layers)
+        context = _context_tensors(model, layers, hold)
         self._network = NativeDraftNetwork(
-            shape, config.block_size, context, [_tensors(layer) for layer in layers], views, model.norm.weight
+            shape, config.block_size, context, [_tensors(layer, hold) for layer in layers], views, model.norm.weight
         )
         self._block_size, self._angles = config.block_size, model.angles
 
@@ -52,27 +58,38 @@ def _rows(store: DenseStore, count: int) -> DraftRows:
     return DraftRows(store.buffer, store.length, count)
 
 
-def _context_tensors(model: DFlashModel, layers: Sequence[Layer]) -> ContextTensors:
+def as_it_is(weight: Tensor) -> Weight:
+    return weight
+
+
+def in_blocks(weight: Tensor) -> Weight:
+    return quantize(weight) if can_quantize(weight) else weight
+
+
+def _context_tensors(model: DFlashModel, layers: Sequence[Layer], hold: Hold) -> ContextTensors:
     num_kv_heads = model.config.num_key_value_heads
     attentions = [layer.self_attn for layer in layers]
+    weight, bias = stacked([*(attention.k_proj for attention in attentions), *(attention.v_proj for attention in attentions)])
     return ContextTensors(
-        fusion=model.fc.weight,
+        fusion=hold(model.fc.weight),
         norm=model.hidden_norm.weight,
         key_norm=torch.cat([attention.k_norm.weight.expand(num_kv_heads, -1) for attention in attentions]),
-        keys_values=stacked([*(attention.k_proj for attention in attentions), *(attention.v_proj for attention in attentions)]),
+        keys_values=(hold(weight), bias),
     )
 
 
-def _tensors(layer: Layer) -> LayerTensors:
+def _tensors(layer: Layer, hold: Hold) -> LayerTensors:
     attention, mlp, config = layer.self_attn, layer.mlp, layer.config
     query_norm = attention.q_norm.weight.expand(config.num_attention_heads, -1)
     key_norm = attention.k_norm.weight.expand(config.num_key_value_heads, -1)
+    qkv, qkv_bias = stacked((attention.q_proj, attention.k_proj, attention.v_proj))
+    gate_up, gate_up_bias = stacked((mlp.gate_proj, mlp.up_proj))
     return LayerTensors(
         input_norm=layer.input_layernorm.weight,
-        qkv=stacked((attention.q_proj, attention.k_proj, attention.v_proj)),
+        qkv=(hold(qkv), qkv_bias),
         head_norm=torch.cat((query_norm, key_norm)),
-        output=(attention.o_proj.weight, attention.o_proj.bias),
+        output=(hold(attention.o_proj.weight), attention.o_proj.bias),
         post_norm=layer.post_attention_layernorm.weight,
-        gate_up=stacked((mlp.gate_proj, mlp.up_proj)),
-        down=(mlp.down_proj.weight, None),
+        gate_up=(hold(gate_up), gate_up_bias),
+        down=(hold(mlp.down_proj.weight), None),
     )

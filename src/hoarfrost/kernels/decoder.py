@@ -68,14 +68,9 @@ class NativeLayer:
         self.has_feed_forward = tensors.down is not None
         norms = (tensors.input_norm, tensors.head_norm, tensors.post_norm)
         matrices = (tensors.qkv, tensors.output, tensors.gate_up, tensors.down)
-        self._layer = _native.DecoderLayer(
-            shape.num_heads,
-            shape.num_kv_heads,
-            shape.head_dim,
-            shape.norm_eps,
-            *(None if norm is None else to_bits(norm.float()).flatten().numpy() for norm in norms),
-            *(None if pair is None else make_matrix(*pair) for pair in matrices),
-        )
+        parts: list[Any] = [None if norm is None else to_bits(norm.float()).flatten().numpy() for norm in norms]
+        parts += [None if pair is None else make_matrix(*pair) for pair in matrices]
+        self._layer = _native.DecoderLayer(shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.norm_eps, *parts)
         self._width = tensors.input_norm.shape[0]
         self._project, self._finish, self._finish_attention = (
             getattr(self._layer, f"{name}_{suffix_of(self.dtype)}") for name in ("project", "finish", "finish_attention")

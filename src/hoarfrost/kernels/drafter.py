@@ -71,15 +71,7 @@ class NativeDraftNetwork:
             _floats(context.norm),
             _floats(context.key_norm),
             make_matrix(*context.keys_values),
-            [
-                _native.DraftLayer(
-                    *(_floats(part) for part in (layer.input_norm, layer.head_norm, layer.post_norm) if part is not None),
-                    *(make_matrix(*pair) for pair in (layer.qkv, layer.output, layer.gate_up, layer.down) if pair is not None),
-                    is_causal,
-                    window or 0,
-                )
-                for layer, (is_causal, window) in zip(layers, views, strict=True)
-            ],
+            [_draft_layer(layer, is_causal, window) for layer, (is_causal, window) in zip(layers, views, strict=True)],
             _floats(norm),
         )
         self._extend, self._run = (getattr(self._network, f"{name}_{suffix_of(self.dtype)}") for name in ("extend", "run"))
@@ -182,6 +174,12 @@ def gather_rows(table: Tensor, rows: Sequence[int]) -> Tensor:
     out = torch.empty((len(rows), width), dtype=table.dtype)
     _native.gather_rows(table.data_ptr(), num_rows, width * table.element_size(), rows, out.data_ptr())
     return out
+
+
+def _draft_layer(layer: LayerTensors, is_causal: bool, window: int | None) -> _native.DraftLayer:
+    parts: list[Any] = [_floats(part) for part in (layer.input_norm, layer.head_norm, layer.post_norm) if part is not None]
+    parts += [make_matrix(*pair) for pair in (layer.qkv, layer.output, layer.gate_up, layer.down) if pair is not None]
+    return _native.DraftLayer(*parts, is_causal, window or 0)
 
 
 def _floats(tensor: Tensor) -> Any:

@@ -120,9 +120,11 @@ def plain_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     return partial(functional.linear, weight=weight, bias=bias)
 
 
-def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
+def fastest_product(weight: Weights, bias: Tensor | None = None) -> Product:
     """The fastest product with this weight; for inference."""
-    return NativeLinear(weight, bias) if can_multiply(weight) else plain_product(weight, bias)
+    if isinstance(weight, Tensor) and not can_multiply(weight):
+        return plain_product(weight, bias)
+    return NativeLinear(weight, bias)
 
 
 def pack_linears(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> None:

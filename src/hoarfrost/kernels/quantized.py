@@ -1,7 +1,8 @@
 """Weights in blocks of few bits: matrices as GGUF files hold them, and as float weights become when they are quantised here.
 
 A row of a matrix is cut into blocks along its inputs; a block has a scale (and, by type, an offset) and one small whole number per weight.
-The layouts are those of ggml, which the `gguf` package documents and takes apart.
+The layouts are those of ggml, which the `gguf` package documents and takes apart. Blocks of 32 inputs with one scale each (Q8_0) are what
+`quantize` makes; a matrix whose number of inputs is no multiple of 32 stays float.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from gguf import GGMLQuantizationType, dequantize, quants
 from numpy.typing import NDArray
+from torch import Tensor
+
+from hoarfrost.errors import InvalidInput
+
+NUM_BLOCK_INPUTS = 32
+NUM_CHUNK_WEIGHTS = 1 << 22  # at a time on the way to another type
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,3 +36,31 @@ class QuantizedWeight:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.blocks), self.num_inputs
+
+
+def to_float(weight: QuantizedWeight, dtype: torch.dtype) -> Tensor:
+    """The matrix `[out, in]` as a tensor; its blocks are taken apart a chunk of rows at a time."""
+    kind = GGMLQuantizationType[weight.kind]
+    num_rows, num_inputs = weight.shape
+    out = torch.empty((num_rows, num_inputs), dtype=dtype)
+    step = max(1, NUM_CHUNK_WEIGHTS // num_inputs)
+    for start in range(0, num_rows, step):
+        values = dequantize(weight.blocks[start : start + step], kind)
+        out[start : start + step] = torch.from_numpy(np.require(values, requirements="W"))  # float32 comes as a view of the file
+    return out
+
+
+def can_quantize(weight: Tensor) -> bool:
+    """Whether the matrix falls into whole blocks."""
+    return weight.ndim == 2 and weight.shape[1] % NUM_BLOCK_INPUTS == 0
+
+
+def quantize(weight: Tensor, kind: str = "Q8_0") -> QuantizedWeight:
+    """The float matrix `[out, in]` in blocks of `kind`. Raises `InvalidInput` where it does not fall into whole blocks."""
+    if not can_quantize(weight):
+        raise InvalidInput(
+            f"A matrix of shape {tuple(weight.shape)} does not fall into blocks of {NUM_BLOCK_INPUTS} inputs; keep it in floating point."
+        )
+    step = max(1, NUM_CHUNK_WEIGHTS // weight.shape[1])
+    parts = [quants.quantize(part.detach().float().cpu().numpy(), GGMLQuantizationType[kind]) for part in torch.split(weight, step)]
+    return QuantizedWeight(kind, np.concatenate(parts), weight.shape[1])

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
+from transformers.utils.hub import cached_file
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import pack_linears
@@ -181,8 +182,9 @@ def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attent
     """transformers' model with exactly the weights that `config` describes, from safetensors; see `check_tensors`."""
     scheme = quantisation_of(vars(config))
     model: PreTrainedModel
+    loading_info: dict[str, Any]
     with explained("weights" if scheme is None else f"weights, quantised ({scheme!r}),", name), quiet_report():
-        model, loading_info = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             locate(name),
             config=config,
             dtype=dtype,

@@ -1,8 +1,7 @@
-"""Layers over matrices in blocks of few bits, and how float matrices become such.
+"""Layers over matrices in blocks of few bits.
 
 `QuantizedLinear` and `QuantizedEmbedding` are the plain twins: they take the blocks apart anew at every call, in float32, whatever the type
 of the rows, and round the result once. They hold no parameters beside a bias, so moving or training a model leaves their matrix as it is.
-Blocks of 32 inputs with one scale each (Q8_0) are what `quantize` makes; a matrix whose number of inputs is no multiple of 32 stays float.
 """
 
 from __future__ import annotations
@@ -10,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from gguf import GGMLQuantizationType, dequantize, quants
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import NativeEmbedding, NativeLinear, make_matrix
-from hoarfrost.kernels.quantized import QuantizedWeight
-
-NUM_BLOCK_INPUTS = 32
-NUM_CHUNK_WEIGHTS = 1 << 22  # at a time on the way to another type
+from hoarfrost.kernels.quantized import QuantizedWeight, can_quantize, quantize, to_float
 
 
 class QuantizedLinear(nn.Module):
@@ -55,34 +48,6 @@ class QuantizedEmbedding(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, kind={self.weight.kind}"
-
-
-def to_float(weight: QuantizedWeight, dtype: torch.dtype) -> Tensor:
-    """The matrix `[out, in]` as a tensor; its blocks are taken apart a chunk of rows at a time."""
-    kind = GGMLQuantizationType[weight.kind]
-    num_rows, num_inputs = weight.shape
-    out = torch.empty((num_rows, num_inputs), dtype=dtype)
-    step = max(1, NUM_CHUNK_WEIGHTS // num_inputs)
-    for start in range(0, num_rows, step):
-        values = dequantize(weight.blocks[start : start + step], kind)
-        out[start : start + step] = torch.from_numpy(np.require(values, requirements="W"))  # float32 comes as a view of the file
-    return out
-
-
-def can_quantize(weight: Tensor) -> bool:
-    """Whether the matrix falls into whole blocks."""
-    return weight.ndim == 2 and weight.shape[1] % NUM_BLOCK_INPUTS == 0
-
-
-def quantize(weight: Tensor, kind: str = "Q8_0") -> QuantizedWeight:
-    """The float matrix `[out, in]` in blocks of `kind`. Raises `InvalidInput` where it does not fall into whole blocks."""
-    if not can_quantize(weight):
-        raise InvalidInput(
-            f"A matrix of shape {tuple(weight.shape)} does not fall into blocks of {NUM_BLOCK_INPUTS} inputs; keep it in floating point."
-        )
-    step = max(1, NUM_CHUNK_WEIGHTS // weight.shape[1])
-    parts = [quants.quantize(part.detach().float().cpu().numpy(), GGMLQuantizationType[kind]) for part in torch.split(weight, step)]
-    return QuantizedWeight(kind, np.concatenate(parts), weight.shape[1])
 
 
 def quantize_layers(model: nn.Module) -> None:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from hoarfrost.kernels.quantized import QuantizedWeight
+from hoarfrost.kernels.quantized import QuantizedWeight, to_float
 from hoarfrost.target.gguf.config import ROPE_FREQUENCIES, Shape
 from hoarfrost.target.gguf.header import GGUFFile
-from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear, to_float
+from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear
 
 BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 FLOAT_KINDS = ("F32", "F16", "BF16")
