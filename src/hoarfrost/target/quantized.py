@@ -75,7 +75,7 @@ def _unpacking(kind: str) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     blocks: Any = getattr(quants, kind, None)
     if blocks is None:
         return partial(dequantize, qtype=GGMLQuantizationType[kind])  # plain floats, float32 as a view of the file
-    return lambda rows: blocks.dequantize_blocks(rows.reshape(-1, blocks.type_size))  # type: ignore[no-any-return]
+    return lambda rows: blocks.dequantize_blocks(rows.reshape(-1, blocks.type_size))
 
 
 def can_quantize(weight: Tensor) -> bool:
