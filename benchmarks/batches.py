@@ -23,8 +23,8 @@ from rich.table import Table
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.engine.guessing import Guesser
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
-from hoarfrost.evaluation.prompt_sets import load_sets
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.prompts.sets import load_sets
 from hoarfrost.files import write_json
 
 VARIANTS = {"AR": TreeConfig.autoregressive(), "DDTree 4": TreeConfig(budget=4), "DDTree auto": TreeConfig()}

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
-from hoarfrost.evaluation.prompt_sets import load_prompts
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.prompts.sets import load_prompts
 from hoarfrost.files import write_json
 from hoarfrost.sampling import gumbel_noise_range, probabilities
 from hoarfrost.target import PackedRows

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AttentionInterface, AutoModelForCausalLM, Qwen3Config
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
 from hoarfrost.files import write_json
 from hoarfrost.kernels.linear import pack_linears
 from hoarfrost.models import SHIPPED

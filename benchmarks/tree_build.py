@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
 from hoarfrost.files import write_json
 from hoarfrost.tree import Candidates, DraftTree, Marginals, build_trees, candidates_of, grow_trees
 from hoarfrost.tree.plain import build_tree_plain

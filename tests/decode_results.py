@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hoarfrost.evaluation.decode_benchmark import make_result
-from hoarfrost.evaluation.decode_records import DecodeRecord, PromptOutcome
-from hoarfrost.evaluation.machine import describe_machine
+from hoarfrost.evaluation.common.machine import describe_machine
+from hoarfrost.evaluation.decode.benchmark import make_result
+from hoarfrost.evaluation.decode.records import DecodeRecord, PromptOutcome
 
 NUM_TOKENS = 121
 TAUS = {

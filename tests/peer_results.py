@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hoarfrost.evaluation.machine import describe_machine
-from hoarfrost.evaluation.peer_records import PeerOutcome, PeerRecord, make_peer_result
+from hoarfrost.evaluation.common.machine import describe_machine
+from hoarfrost.evaluation.decode.peer_records import PeerOutcome, PeerRecord, make_peer_result
 
 SECONDS_PER_TOKEN = {"hoarfrost-ar": 0.004, "hoarfrost-tree": 0.001, "fast": 0.002}
 LABELS = {"hoarfrost-ar": "Hoarfrost AR", "hoarfrost-tree": "Hoarfrost DDTree", "fast": "Fast engine"}

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from peers import HOARFROST, Peer, PeerFailure
 
-from hoarfrost.evaluation.decode_benchmark import first_difference
-from hoarfrost.evaluation.peer_records import PeerOutcome, PeerRecord
-from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.evaluation.decode.benchmark import first_difference
+from hoarfrost.evaluation.decode.peer_records import PeerOutcome, PeerRecord
+from hoarfrost.evaluation.prompts.sets import Prompt
 
 TIMEOUT_SECONDS = 900.0
 NUM_WARM_UP_TOKENS = 32

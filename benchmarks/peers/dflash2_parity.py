@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from hoarfrost.drafting import DFlashConfig, DFlashDrafter, DFlashModel, load_drafter, save_drafter
 from hoarfrost.drafting.config import FULL, SLIDING
 from hoarfrost.drafting.selector import transition_scores
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions, package_version
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions, package_version
 from hoarfrost.files import write_json
 from hoarfrost.tree import Conditionals, Marginals, Transitions, top_of
 

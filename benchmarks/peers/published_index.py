@@ -35,9 +35,9 @@ from worker_process import WorkerProcess
 
 from hoarfrost.cache.index import new_index
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.index_benchmark import EVICTION_BYTES, GROUP, Truth, elapsed_ms, is_fetched, lay_out
-from hoarfrost.evaluation.index_data import DATA, make_head
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.index.benchmark import EVICTION_BYTES, GROUP, Truth, elapsed_ms, is_fetched, lay_out
+from hoarfrost.evaluation.index.data import DATA, make_head
 from hoarfrost.files import write_json
 
 COMMIT = "1137dbb"

@@ -24,10 +24,10 @@ from worker_process import WorkerProcess
 
 from hoarfrost.cli.progress import prompt_progress
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.machine import describe_commit, describe_machine
-from hoarfrost.evaluation.peer_records import PeerJournal, make_peer_result
-from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
-from hoarfrost.evaluation.prompt_sets import Prompt, load_sets
+from hoarfrost.evaluation.common.machine import describe_commit, describe_machine
+from hoarfrost.evaluation.decode.peer_records import PeerJournal, make_peer_result
+from hoarfrost.evaluation.decode.peer_report import peer_caption, peer_tables
+from hoarfrost.evaluation.prompts.sets import Prompt, load_sets
 from hoarfrost.models import SHIPPED
 
 EXIT_INVALID_INPUT, EXIT_INTERRUPTED = 2, 130

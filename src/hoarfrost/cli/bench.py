@@ -23,13 +23,13 @@ from hoarfrost.cli.options import (
 )
 from hoarfrost.cli.plot import read_result
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.decode_modes import MODES
+from hoarfrost.evaluation.decode.modes import MODES
 
 if TYPE_CHECKING:
-    from hoarfrost.evaluation.decode_records import Journal
+    from hoarfrost.evaluation.decode.records import Journal
 
 app = typer.Typer(help="Measure decoding; make tables from the results.", no_args_is_help=True)
-DECODE_SETTINGS = "hoarfrost.evaluation.decode_benchmark:DecodeSettings"
+DECODE_SETTINGS = "hoarfrost.evaluation.decode.benchmark:DecodeSettings"
 
 
 @app.command(cls=shows_defaults_of(DECODE_SETTINGS))
@@ -54,8 +54,8 @@ def decode(
     The modes alternate prompt by prompt. Answers end where they start to repeat themselves.
     """
     from hoarfrost.cli.progress import prompt_progress
-    from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
-    from hoarfrost.evaluation.prompt_sets import load_sets
+    from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings, make_result
+    from hoarfrost.evaluation.prompts.sets import load_sets
 
     settings = DecodeSettings(
         **given(
@@ -90,7 +90,7 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print the tables of a result file."""
-    from hoarfrost.evaluation.report import to_markdown
+    from hoarfrost.evaluation.decode.report import to_markdown
 
     result = read_result(file)
     if "peers" in result or "evaluation" in result:
@@ -103,7 +103,7 @@ def report(
 
 def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:
     """The journal beside the result file; without one the records are only kept in memory."""
-    from hoarfrost.evaluation.decode_records import Journal
+    from hoarfrost.evaluation.decode.records import Journal
 
     journal, message = Journal.beside(json_file, header)
     if message:
@@ -114,7 +114,7 @@ def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:
 def print_tables(result: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from hoarfrost.evaluation.report import caption, tables
+    from hoarfrost.evaluation.decode.report import caption, tables
 
     console = Console(highlight=False, markup=False)
     for table in tables(result):

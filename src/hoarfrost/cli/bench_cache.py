@@ -12,10 +12,10 @@ from hoarfrost.cli.options import Device, Dtype, given, parse_list, shows_defaul
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hoarfrost.evaluation.cache_speed import SpeedRecord
+    from hoarfrost.evaluation.caches.speed import SpeedRecord
     from hoarfrost.target import Target
 
-SETTINGS = "hoarfrost.evaluation.cache_speed:SpeedSettings"
+SETTINGS = "hoarfrost.evaluation.caches.speed:SpeedSettings"
 
 
 def cache(
@@ -32,8 +32,8 @@ def cache(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Compare the time of a token and the memory of the context; stores are filled with random rows."""
-    from hoarfrost.evaluation.cache_header import describe_run
-    from hoarfrost.evaluation.cache_speed import SpeedSettings, make_result, measure
+    from hoarfrost.evaluation.caches.header import describe_run
+    from hoarfrost.evaluation.caches.speed import SpeedSettings, make_result, measure
     from hoarfrost.files import write_json
 
     settings = SpeedSettings(
@@ -56,7 +56,7 @@ def cache(
 def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str) -> Target:
     from transformers.utils import logging
 
-    from hoarfrost.evaluation.cache_speed import random_target
+    from hoarfrost.evaluation.caches.speed import random_target
     from hoarfrost.target import Target
 
     if (model is None) == (shape is None):

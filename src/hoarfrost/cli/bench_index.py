@@ -10,7 +10,7 @@ import typer
 
 from hoarfrost.cli.options import given, parse_list, shows_defaults_of
 
-SETTINGS = "hoarfrost.evaluation.index_benchmark:IndexSettings"
+SETTINGS = "hoarfrost.evaluation.index.benchmark:IndexSettings"
 
 
 def index(
@@ -31,7 +31,7 @@ def index(
 
     Builds and searches alternate between the indexes; searches start with cold caches.
     """
-    from hoarfrost.evaluation.index_benchmark import IndexSettings, run_index_benchmark
+    from hoarfrost.evaluation.index.benchmark import IndexSettings, run_index_benchmark
     from hoarfrost.files import write_json
 
     settings = IndexSettings(

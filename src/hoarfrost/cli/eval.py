@@ -13,7 +13,7 @@ from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Dtype, Model, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hoarfrost.evaluation.journal import OutcomeJournal
+    from hoarfrost.evaluation.common.journal import OutcomeJournal
 
 app = typer.Typer(help="Measure what a cache costs in accuracy.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder with the data; else H
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")]
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.retrieval_benchmark:RetrievalSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.retrieval:RetrievalSettings"))
 def retrieval(
     model: Model,
     caches: Caches = None,
@@ -42,8 +42,8 @@ def retrieval(
     json_file: JsonFile = None,
 ) -> None:
     """Passkeys, needles, look-ups, variables and common words: how many are found with each cache and budget."""
-    from hoarfrost.evaluation.cache_records import AnswerJournal
-    from hoarfrost.evaluation.retrieval_benchmark import RetrievalBenchmark, RetrievalSettings, make_result
+    from hoarfrost.evaluation.caches.records import AnswerJournal
+    from hoarfrost.evaluation.caches.retrieval import RetrievalBenchmark, RetrievalSettings, make_result
 
     settings = RetrievalSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str), lengths=(lengths, int), texts=(texts, str)),
@@ -92,7 +92,7 @@ def print_report(result: dict[str, Any]) -> None:
     """Prints the tables of a result and what they mean."""
     from rich.console import Console
 
-    from hoarfrost.evaluation.cache_report import report_of
+    from hoarfrost.evaluation.caches.report import report_of
 
     tables, caption = report_of(result)
     console = Console(highlight=False, markup=False)
@@ -101,7 +101,7 @@ def print_report(result: dict[str, Any]) -> None:
     console.print(caption)
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.longbench_benchmark:LongBenchSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.longbench:LongBenchSettings"))
 def longbench(
     model: Model,
     caches: Caches = None,
@@ -117,8 +117,8 @@ def longbench(
     json_file: JsonFile = None,
 ) -> None:
     """LongBench or MiniLongBench, with their own metrics, with each cache and budget."""
-    from hoarfrost.evaluation.cache_records import AnswerJournal
-    from hoarfrost.evaluation.longbench_benchmark import LongBench, LongBenchSettings, make_result
+    from hoarfrost.evaluation.caches.longbench import LongBench, LongBenchSettings, make_result
+    from hoarfrost.evaluation.caches.records import AnswerJournal
 
     settings = LongBenchSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
@@ -131,7 +131,7 @@ def longbench(
     _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.long_loss:LossSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.loss:LossSettings"))
 def loss(
     model: Model,
     caches: Caches = None,
@@ -147,8 +147,8 @@ def loss(
     json_file: JsonFile = None,
 ) -> None:
     """Loss on long texts, divergence from the full cache, and how much of the attention each cache catches."""
-    from hoarfrost.evaluation.long_loss import LossBenchmark, LossSettings, make_result
-    from hoarfrost.evaluation.long_loss_records import LossJournal
+    from hoarfrost.evaluation.caches.loss import LossBenchmark, LossSettings, make_result
+    from hoarfrost.evaluation.caches.loss_records import LossJournal
 
     settings = LossSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
@@ -168,7 +168,7 @@ def report(
 ) -> None:
     """Print the tables of a result file."""
     from hoarfrost.cli.plot import read_result
-    from hoarfrost.evaluation.cache_report import to_markdown
+    from hoarfrost.evaluation.caches.report import to_markdown
 
     result = read_result(file)
     if markdown:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from hoarfrost.evaluation.cache_inspection import FetchedRow, QueryFetch
+    from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
 
 app = typer.Typer(help="Look at what a cache does.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def cache(
     from rich.console import Console
 
     from hoarfrost.cache.ice_config import IceConfig
-    from hoarfrost.evaluation.cache_inspection import closing_length, inspect_prompt, make_result
+    from hoarfrost.evaluation.caches.inspection import closing_length, inspect_prompt, make_result
     from hoarfrost.files import write_json
 
     config = IceConfig(**given(budget=kv_budget))

@@ -56,11 +56,11 @@ def read_result(file: Path) -> dict[str, Any]:
 
 def markdown_of(result: dict[str, Any]) -> str:
     """The tables with what was measured where below them."""
-    from hoarfrost.evaluation.cache_report import to_markdown
-    from hoarfrost.evaluation.mode_means import mode_means_table
-    from hoarfrost.evaluation.paper_table import paper_note, paper_tables
-    from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
-    from hoarfrost.evaluation.report import conditions
+    from hoarfrost.evaluation.caches.report import to_markdown
+    from hoarfrost.evaluation.decode.mode_means import mode_means_table
+    from hoarfrost.evaluation.decode.paper_table import paper_note, paper_tables
+    from hoarfrost.evaluation.decode.peer_report import peer_caption, peer_tables
+    from hoarfrost.evaluation.decode.report import conditions
 
     if "evaluation" in result:
         return to_markdown(result)
@@ -98,8 +98,8 @@ def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Pat
         raise InvalidInput(f"The folder {out} cannot be written: {error.strerror}.") from None
     yield out / "table.md"
     try:
-        from hoarfrost.evaluation.cache_plots import make_cache_figures
-        from hoarfrost.evaluation.plots import make_figures, style
+        from hoarfrost.evaluation.caches.plots import make_cache_figures
+        from hoarfrost.evaluation.decode.plots import make_figures, style
     except ImportError:
         raise InvalidInput("The figures need matplotlib; install it with `pip install hoarfrost[plot]`. The table is written.") from None
     with style():

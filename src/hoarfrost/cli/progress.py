@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.evaluation.prompts.sets import Prompt
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""LongBench with any cache: a prompt is cut in the middle where the model's context demands it, read once, and answered by each cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.caches.header import describe_run
+from hoarfrost.evaluation.caches.longbench_metrics import CHINESE_UNIT
+from hoarfrost.evaluation.caches.longbench_tasks import BENCHES, Item, cut_middle, load_items, long_tasks, score
+from hoarfrost.evaluation.caches.records import AnswerJournal, AnswerOutcome, make_outcome, run_planned
+from hoarfrost.evaluation.caches.runner import CacheRunner
+from hoarfrost.evaluation.caches.summary import summarise
+from hoarfrost.evaluation.caches.variants import CACHES, plan_variants
+from hoarfrost.evaluation.prompts.encoding import encode_messages
+
+if TYPE_CHECKING:
+    from hoarfrost.engine import Engine
+
+
+@dataclass(frozen=True)
+class LongBenchSettings:
+    """What is compared. `limit` items per task, `None` for all; `max_prompt_tokens` cuts earlier than the model's context does."""
+
+    caches: tuple[str, ...] = CACHES
+    budgets: tuple[int, ...] = (64, 128, 256)
+    bench: str = BENCHES[0]
+    tasks: tuple[str, ...] = tuple(long_tasks())
+    limit: int | None = None
+    max_prompt_tokens: int | None = None
+    chat: bool | None = None
+
+    def __post_init__(self) -> None:
+        plan_variants(self.caches, self.budgets)
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise InvalidInput(f"The list of tasks ({', '.join(self.tasks)}) is empty or names one twice.")
+        for name, value in (("limit of items per task", self.limit), ("number of prompt tokens", self.max_prompt_tokens)):
+            if value is not None and value < 1:
+                raise InvalidInput(f"The {name} is {value}; it must be at least 1.")
+
+
+class LongBench:
+    """Runs the items; `describe` gives the result's header and `run` the outcomes. Raises `InvalidInput` before anything is decoded."""
+
+    def __init__(self, engine: Engine, settings: LongBenchSettings, data_dir: Path | None = None) -> None:
+        self.engine, self.settings = engine, settings
+        self.runner = CacheRunner(engine.target, plan_variants(settings.caches, settings.budgets))
+        self.items = [item for name in settings.tasks for item in load_items(settings.bench, name, data_dir, settings.limit)]
+        longest = max(item.task.max_new_tokens for item in self.items)
+        if longest >= engine.target.max_positions:
+            raise InvalidInput(f"The model's context of {engine.target.max_positions} tokens has no room for answers of {longest}.")
+
+    def describe(self, command: Iterable[str] = ()) -> dict[str, Any]:
+        """What a result says beside its figures; the same whenever the same thing is measured on the same machine."""
+        settings = {**asdict(self.settings), "chinese_unit": CHINESE_UNIT}
+        return describe_run("longbench", self.engine.target, settings, command)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.items)
+
+    def run(self, journal: AnswerJournal | None = None, on_sample: Callable[[str], None] | None = None) -> list[AnswerOutcome]:
+        """Answers every item that `journal` does not hold yet; `on_sample` is told the task of each one that is done."""
+        planned = ((item.task.name, item.prompt_id, partial(self.answer, item)) for item in self.items)
+        return run_planned(planned, journal or AnswerJournal(None), on_sample)
+
+    def answer(self, item: Item) -> AnswerOutcome:
+        """One item with all caches."""
+        prompt_ids = self.encode(item)
+        answers = self.runner.answer(prompt_ids, [], item.task.max_new_tokens)
+        texts = {variant: self.engine.tokenizer.decode(ids, skip_special_tokens=True) for variant, ids in answers.items()}
+        scored = {variant: (ids, texts[variant], score(item, texts[variant])) for variant, ids in answers.items()}
+        return make_outcome(item.task.name, item.prompt_id, scored, length=len(prompt_ids), depth=None, expected=list(item.answers))
+
+    def encode(self, item: Item) -> list[int]:
+        """The prompt's token ids, cut in the middle until it fits together with the answer.
+
+        As LongBench does, the text is cut and encoded again; that may add tokens at the cut, so the room shrinks by what is too much.
+        """
+        room = self.engine.target.max_positions - item.task.max_new_tokens
+        room = room if self.settings.max_prompt_tokens is None else min(room, self.settings.max_prompt_tokens)
+        plain = self.engine.tokenizer(item.prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        kept = min(len(plain), room)
+        while kept >= 2:
+            parts = (item.prompt,) if kept == len(plain) else map(self._decode, cut_middle(plain, kept))
+            ids = self._encode(item, "".join(parts))
+            if len(ids) <= room:
+                return ids
+            kept -= len(ids) - room
+        raise InvalidInput(f"A prompt of {room} tokens has no room for {item.task.name} in the model's chat template; give more.")
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.engine.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
+
+    def _encode(self, item: Item, text: str) -> list[int]:
+        chat = self.settings.chat if item.task.chat else False
+        return encode_messages(self.engine, [{"role": "user", "content": text}], chat)
+
+
+def make_result(header: dict[str, Any], outcomes: Iterable[AnswerOutcome]) -> dict[str, Any]:
+    """The result file's content: the header, `records` and `summary`."""
+    records = [record for outcome in outcomes for record in outcome.records]
+    return {
+        **header,
+        "records": [asdict(record) for record in records],
+        "summary": [asdict(summary) for summary in summarise(records, by_length=False)],
+    }
