@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hoarfrost import Engine
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.caches import longbench_metrics as metrics
-from hoarfrost.evaluation.caches.longbench import LongBench, LongBenchSettings, make_result
-from hoarfrost.evaluation.caches.longbench_report import longbench_caption, longbench_tables, published
+from hoarfrost.evaluation.caches.longbench import LongBench, LongBenchSettings
 from hoarfrost.evaluation.caches.longbench_tasks import cut_middle, load_items, long_tasks, score
+from hoarfrost.evaluation.caches.report import published, report_longbench
 
 WORDS = st.lists(st.sampled_from("a b c d e".split()), max_size=8)
 
@@ -120,6 +120,11 @@ class TestItems:
         with pytest.raises(InvalidInput, match=said):
             load_items(bench, task, data_dir)
 
+    def test_a_task_without_a_prompt(self, data_dir: Path) -> None:
+        (data_dir / "long" / "longbench_qasper.jsonl").write_text("", encoding="utf-8")
+        with pytest.raises(InvalidInput, match="The task qasper of longbench has no prompt"):
+            load_items("longbench", "qasper", data_dir)
+
     def test_a_record_of_another_form(self, data_dir: Path) -> None:
         (data_dir / "long" / "longbench_qasper.jsonl").write_text('{"question": 1}\n', encoding="utf-8")
         with pytest.raises(InvalidInput, match="Record 0 of the task qasper"):
@@ -151,15 +156,16 @@ def settings_for(**changes: Any) -> LongBenchSettings:
 
 def test_every_item_is_answered_by_every_cache(engine: Engine, data_dir: Path) -> None:
     bench = LongBench(engine, settings_for(), data_dir)
-    result = json.loads(json.dumps(make_result(bench.describe(), bench.run()), allow_nan=False))
+    result = json.loads(json.dumps(bench.result(bench.describe(), bench.run()), allow_nan=False))
     assert len(result["records"]) == 3 * 2
     assert {(row["task"], row["cache"]) for row in result["summary"]} == {
         (task, cache) for task in ("hotpotqa", "trec", "average") for cache in ("full", "window")
     }
-    tables = longbench_tables(result)
+    report = report_longbench(result)
+    tables = report.tables
     assert tables[0].rows[0][:2] == ("full", "all")
     assert tables[2].title == "Published for Llama-3.1-8B-Instruct"
-    assert "2604.10539" in longbench_caption(result)
+    assert "2604.10539" in report.notes[0]
 
 
 @pytest.mark.parametrize("room", [60, 101, 480])

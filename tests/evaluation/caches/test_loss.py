@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from hoarfrost import Engine
 from hoarfrost.cache.baselines import OracleSelection, SelectingStore, WindowSelection
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.loss import NUM_PARTS, LossBenchmark, LossSettings, make_result
-from hoarfrost.evaluation.caches.loss_records import LossJournal, LossOutcome
-from hoarfrost.evaluation.caches.loss_report import loss_tables
+from hoarfrost.evaluation.caches.loss import NUM_PARTS, LossBenchmark, LossRecord, LossSettings
+from hoarfrost.evaluation.caches.report import report_loss
 from hoarfrost.evaluation.caches.runner import read_prompt, step
 from hoarfrost.evaluation.caches.watch import WatchedStore, group_attention, measure_selection
+from hoarfrost.evaluation.common.journal import Journal
 
 SETTINGS = LossSettings(caches=("window", "oracle"), budgets=(8, 200), texts=("essays",), contexts=(100,), continuation=24, limit=2)
 
@@ -47,12 +47,16 @@ def test_the_full_loss_is_that_of_the_model(engine: Engine, data_dir: Path, mode
     with torch.no_grad():
         logits = stock(torch.tensor([tokens])).logits[0, 50:-1]
     expected = functional.cross_entropy(logits, torch.tensor(tokens[51:]))
-    assert outcome.full_loss == pytest.approx(float(expected), abs=1e-4)
+    assert outcome.records
+    for record in outcome.records:
+        assert record.full_loss == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_a_budget_of_everything_adds_nothing_and_a_small_one_something(engine: Engine, data_dir: Path) -> None:
-    result = LossBenchmark(engine, SETTINGS, data_dir).run()
-    by_variant = {(row["cache"], row["budget"]): row for row in make_result({}, result)["summary"]}
+    benchmark = LossBenchmark(engine, SETTINGS, data_dir)
+    by_variant = {
+        (row.cache, row.budget): asdict(row) for row in benchmark.summarise([one for out in benchmark.run() for one in out.records])
+    }
     for cache in ("window", "oracle"):
         everything, little = by_variant[cache, 200], by_variant[cache, 8]
         assert abs(everything["added_loss"]) < 1e-4
@@ -70,12 +74,11 @@ def test_a_budget_of_everything_adds_nothing_and_a_small_one_something(engine: E
 
 def test_goes_on_and_reads_back_what_it_wrote(engine: Engine, data_dir: Path) -> None:
     benchmark = LossBenchmark(engine, replace(SETTINGS, budgets=(8,)), data_dir)
-    journal, _ = LossJournal.beside(data_dir / "out.json", {"a": 1})
+    journal, _ = Journal.beside(data_dir / "out.json", {"a": 1}, LossRecord)
     outcomes = benchmark.run(journal)
-    again, message = LossJournal.beside(data_dir / "out.json", {"a": 1})
+    again, message = Journal.beside(data_dir / "out.json", {"a": 1}, LossRecord)
     assert "2 prompts are already measured" in (message or "")
-    read: list[LossOutcome] = benchmark.run(again)
-    assert read == outcomes
+    assert benchmark.run(again) == outcomes
 
 
 class TestWatching:
@@ -163,7 +166,7 @@ def test_the_command(
     result = json.loads(path.read_text(encoding="utf-8"))
     assert {"texts", "context", "cache", "budget", "loss", "kl", "mass", "recall"} <= result["summary"][0].keys()
     assert "Loss in nats on essays behind 64 tokens" in outcome.out
-    full, window = loss_tables(result)[0].rows
+    full, window = report_loss(result).tables[0].rows
     assert full[:2] == ("full", "all")
     assert full[-1] == "-"
     assert window[:2] == ("window", "16")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("matplotlib")
-from hoarfrost.evaluation.caches.retrieval_plots import NUM_DEPTHS, plot_depths, plot_retrieval
+from hoarfrost.evaluation.caches.plots import NUM_DEPTHS, plot_depths, plot_retrieval
 
 CACHES = ("window", "ice", "new")
 
@@ -61,4 +61,4 @@ def test_depths_are_shown_at_the_smallest_budget_and_gaps_stay_empty() -> None:
 
 def test_without_budgets_or_passkeys_there_is_no_figure() -> None:
     only_full = [row for row in result()["summary"] if row["cache"] == "full"]
-    assert plot_retrieval(result(summary=only_full, records=[])) == []
+    assert list(plot_retrieval(result(summary=only_full, records=[]))) == []

@@ -14,13 +14,14 @@ from command import call_command
 
 from hoarfrost import Engine
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.growth import Growth
-from hoarfrost.evaluation.caches.records import AnswerJournal, AnswerRecord
-from hoarfrost.evaluation.caches.report import report_of, to_markdown
-from hoarfrost.evaluation.caches.retrieval import RetrievalBenchmark, RetrievalSettings, make_result
+from hoarfrost.evaluation.caches.answers import AVERAGE, AnswerRecord, summarise
+from hoarfrost.evaluation.caches.retrieval import RetrievalBenchmark, RetrievalSettings
 from hoarfrost.evaluation.caches.retrieval_samples import Sample
-from hoarfrost.evaluation.caches.summary import AVERAGE, summarise, wilson_interval
+from hoarfrost.evaluation.caches.runner import Growth
 from hoarfrost.evaluation.caches.variants import CacheVariant
+from hoarfrost.evaluation.common.intervals import wilson_interval
+from hoarfrost.evaluation.common.journal import Journal
+from hoarfrost.evaluation.results import report_of
 
 SETTINGS = RetrievalSettings(
     caches=("full", "window", "oracle"), budgets=(16, 400), tasks=("passkey", "keys"), lengths=(450, 500), limit=2, texts=("essays",)
@@ -70,7 +71,7 @@ def told(engine: Engine, data_dir: Path, settings: RetrievalSettings = SETTINGS)
 
 def test_accuracy_is_what_was_found(engine: Engine, data_dir: Path) -> None:
     benchmark, _ = told(engine, data_dir)
-    result = json.loads(json.dumps(make_result(benchmark.describe(), benchmark.run()), allow_nan=False))
+    result = json.loads(json.dumps(benchmark.result(benchmark.describe(), benchmark.run()), allow_nan=False))
     assert {"machine", "versions", "commit", "settings", "records", "summary"} <= result.keys()
     assert len(result["records"]) == 2 * 2 * 2 * 5
     for row in result["summary"]:
@@ -95,11 +96,11 @@ def test_growth_is_that_of_the_stores(engine: Engine, data_dir: Path) -> None:
     """What is decoded of a long text is measured for the caches that have pages, survives the journal, and has a table."""
     settings = replace(SETTINGS, caches=("full", "window", "dci", "ice"), budgets=(64,), limit=1, lengths=(450,), num_decoded=380)
     benchmark = RetrievalBenchmark(engine, settings, data_dir)
-    journal, _ = AnswerJournal.beside(data_dir / "out.json", benchmark.describe())
+    journal, _ = Journal.beside(data_dir / "out.json", benchmark.describe(), AnswerRecord)
     outcomes = benchmark.run(journal)
-    again, _ = AnswerJournal.beside(data_dir / "out.json", benchmark.describe())
+    again, _ = Journal.beside(data_dir / "out.json", benchmark.describe(), AnswerRecord)
     assert benchmark.run(again) == outcomes
-    result = make_result(benchmark.describe(), outcomes)
+    result = benchmark.result(benchmark.describe(), outcomes)
     for record in result["records"]:
         growth = record["growth"]
         if record["cache"] in ("full", "window"):
@@ -110,7 +111,7 @@ def test_growth_is_that_of_the_stores(engine: Engine, data_dir: Path) -> None:
         assert 0.5 < growth["page_fill"] <= 1
     for row in result["summary"]:
         assert (row["page_fill"] is None) == (row["cache"] in ("full", "window"))
-    table = report_of(result)[0][-1]
+    table = report_of(result).tables[-1]
     assert table.title == "Pages while 380 tokens were decoded"
     assert [row[1] for row in table.rows] == ["DCI", "ice"]
     assert "average" in {row["task"] for row in result["summary"]}
@@ -130,7 +131,7 @@ def test_a_run_that_was_cut_off_goes_on(engine: Engine, data_dir: Path) -> None:
     path = data_dir / "out.json"
     benchmark, _ = told(engine, data_dir)
     header = benchmark.describe()
-    journal, _ = AnswerJournal.beside(path, header)
+    journal, _ = Journal.beside(path, header, AnswerRecord)
     seen: list[str] = []
 
     def interrupt(task: str) -> None:
@@ -140,11 +141,11 @@ def test_a_run_that_was_cut_off_goes_on(engine: Engine, data_dir: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         benchmark.run(journal, interrupt)
-    journal, message = AnswerJournal.beside(path, header)
+    journal, message = Journal.beside(path, header, AnswerRecord)
     assert "3 prompts are already measured" in (message or "")
     benchmark, runner = told(engine, data_dir)
     outcomes = benchmark.run(journal)
-    assert runner.num_answered == benchmark.num_samples - 3
+    assert runner.num_answered == benchmark.num_prompts - 3
     assert outcomes == told(engine, data_dir)[0].run()
 
 
@@ -227,8 +228,9 @@ class TestCommand:
 
 def test_tables_name_every_task_and_the_means(engine: Engine, data_dir: Path) -> None:
     benchmark, _ = told(engine, data_dir)
-    result = make_result(benchmark.describe(), benchmark.run())
-    tables, caption = report_of(result)
+    result = benchmark.result(benchmark.describe(), benchmark.run())
+    report = report_of(result)
+    tables, [caption] = report.tables, report.notes
     assert [table.title for table in tables] == [
         "Accuracy in % at 450 tokens",
         "Accuracy in % at 500 tokens",
@@ -236,4 +238,4 @@ def test_tables_name_every_task_and_the_means(engine: Engine, data_dir: Path) ->
     ]
     assert tables[0].rows[0] == ("full", "all", "100.0", "100.0")
     assert "2 samples per task and length" in caption
-    assert "| 450 | oracle | 16 | 100.0 |" in to_markdown(result)
+    assert "| 450 | oracle | 16 | 100.0 |" in report.to_markdown()

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.retrieval_samples import SampleMaker, encoder, make_frame, scatter
+from hoarfrost.evaluation.caches.retrieval_samples import SampleMaker, scatter
 from hoarfrost.evaluation.caches.retrieval_tasks import TASKS, score_answer
+from hoarfrost.evaluation.prompts.encoding import encoder, make_frame
 from hoarfrost.evaluation.prompts.long_texts import draw_tokens, load_texts
 
 TOKENIZER = byte_tokenizer()

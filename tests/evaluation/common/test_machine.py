@@ -42,6 +42,19 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["result.json"]
 
 
+@pytest.mark.parametrize(
+    ("program", "named"),
+    [("/usr/local/bin/hoarfrost", "hoarfrost"), ("/lib/hoarfrost/__main__.py", "hoarfrost"), ("bench/a.py", "bench/a.py")],
+)
+def test_the_header_says_where_how_and_with_what(program: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [program, "bench", "--seed", "3"])
+    header = machine.describe_run({"seed": 3}, evaluation="taste")
+    assert list(header) == ["evaluation", "machine", "versions", "commit", "command", "settings"]
+    assert header["command"] == [named, "bench", "--seed", "3"]
+    assert header["settings"] == {"seed": 3}
+    assert "evaluation" not in machine.describe_run({})
+
+
 def git(folder: Path, *arguments: str) -> None:
     identity = ("-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false")
     subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import SECONDS_PER_ROUND, TOKENS_PER_ROUND, FakeEngine
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings, drafter_name, first_difference, make_result, make_trees
+from hoarfrost.evaluation.common.journal import Journal, make_result, restore
+from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings, drafter_name, first_difference, make_trees
 from hoarfrost.evaluation.decode.modes import MODES, mode_label
-from hoarfrost.evaluation.decode.records import Journal, PromptOutcome
-from hoarfrost.evaluation.decode.summary import summarise
+from hoarfrost.evaluation.decode.records import DecodeRecord, summarise
 from hoarfrost.evaluation.prompts.sets import Prompt
 from hoarfrost.models import SHIPPED
 from hoarfrost.tree import TreeConfig
@@ -22,12 +24,12 @@ NUM_TOKENS = 41
 SETTINGS = DecodeSettings(max_new_tokens=NUM_TOKENS, budgets=(16,))
 PROMPTS = [Prompt("gsm8k", str(index), (f"Question {index}",)) for index in range(6)]
 REQUIRED_RECORD_KEYS = {"set", "prompt_id", "mode", "budget", "temperature", "tokens", "seconds", "rounds", "tau", "stage_ms"}
-HEADER = {"settings": {"model": "fake", "budgets": (16,)}, "commit": None}
+HEADER: dict[str, Any] = {"settings": {"model": "fake", "budgets": (16,)}, "commit": None}
 REQUIRED_SUMMARY_KEYS = {"set", "mode", "budget", "temperature", "tokens_per_second", "tau", "speedup"}
 
 
-def bench(engine: FakeEngine, settings: DecodeSettings = SETTINGS) -> DecodeBenchmark:
-    return DecodeBenchmark(engine, settings)  # type: ignore[arg-type]
+def bench(engine: FakeEngine, settings: DecodeSettings = SETTINGS, prompts: Sequence[Prompt] = PROMPTS) -> DecodeBenchmark:
+    return DecodeBenchmark(engine, settings, prompts)  # type: ignore[arg-type]
 
 
 def num_warm_up(settings: DecodeSettings = SETTINGS) -> int:
@@ -37,7 +39,7 @@ def num_warm_up(settings: DecodeSettings = SETTINGS) -> int:
 class TestProtocol:
     def test_every_prompt_runs_in_every_variant(self) -> None:
         settings = DecodeSettings(modes=("ar", "chain", "tree"), budgets=(8, 16), temperatures=(0.0, 0.7), max_new_tokens=9)
-        outcomes = bench(FakeEngine(), settings).run(PROMPTS)
+        outcomes = bench(FakeEngine(), settings, PROMPTS).run()
         seen = {(r.prompt_id, r.mode, r.budget, r.temperature) for outcome in outcomes for r in outcome.records}
         variants = {("ar", 0), ("chain", 15), ("tree", 8), ("tree", 16)}
         assert seen == {(p.prompt_id, mode, budget, t) for p in PROMPTS for mode, budget in variants for t in (0.0, 0.7)}
@@ -45,10 +47,10 @@ class TestProtocol:
 
     def test_tree_modes_run_with_every_budget_and_auto_is_one(self) -> None:
         settings = DecodeSettings(modes=("ar", "tree", "tree-uncoupled"), budgets=(8, "auto"), max_new_tokens=9)
-        [outcome] = bench(FakeEngine(), settings).run(PROMPTS[:1])
+        [outcome] = bench(FakeEngine(), settings, PROMPTS[:1]).run()
         measured = [(record.mode, record.budget) for record in outcome.records]
         assert measured == [("ar", 0), ("tree", 8), ("tree", "auto"), ("tree-uncoupled", 8), ("tree-uncoupled", "auto")]
-        assert PromptOutcome.from_json(json.dumps(asdict(outcome))) == outcome
+        assert restore(DecodeRecord, json.loads(json.dumps(asdict(outcome.records[0])))) == outcome.records[0]
         labels = [mode_label(summary.mode, summary.budget) for summary in summarise(outcome.records)]
         assert labels == ["AR", "DDTree 8", "DDTree auto", "DDTree uncoupled 8", "DDTree uncoupled auto"]
 
@@ -62,7 +64,7 @@ class TestProtocol:
 
     def test_modes_alternate_prompt_by_prompt_in_ever_new_order(self) -> None:
         engine = FakeEngine()
-        bench(engine).run(PROMPTS)
+        bench(engine, prompts=PROMPTS).run()
         measured = engine.modes[num_warm_up() :]
         orders = [tuple(measured[start : start + 3]) for start in range(0, len(measured), 3)]
         assert all(sorted(order) == ["ar", "chain", "tree"] for order in orders)
@@ -71,21 +73,21 @@ class TestProtocol:
 
     def test_warm_up_comes_first_and_leaves_no_record(self) -> None:
         engine = FakeEngine()
-        outcomes = bench(engine).run(PROMPTS[:1])
+        outcomes = bench(engine, prompts=PROMPTS[:1]).run()
         assert engine.modes[:3] == ["ar", "chain", "tree"]
         assert len(engine.modes) == 6
         assert len(outcomes[0].records) == 3
 
     def test_a_prompt_has_the_same_noise_in_all_modes_and_prompts_have_different_noise(self) -> None:
         engine = FakeEngine()
-        bench(engine, DecodeSettings(temperatures=(1.0,), seed=5, max_new_tokens=4)).run(PROMPTS)
+        bench(engine, DecodeSettings(temperatures=(1.0,), seed=5, max_new_tokens=4), PROMPTS).run()
         assert [params.seed for params in engine.params[3:]] == [5 + index for index in range(6) for _ in range(3)]
         assert all(params.stop_on_repetition for params in engine.params)
 
     def test_the_second_turn_follows_plain_decodings_answer_in_every_mode(self) -> None:
         engine = FakeEngine(flips="tree")
         settings = DecodeSettings(modes=("tree", "ar"), max_new_tokens=5)
-        [outcome] = bench(engine, settings).run([Prompt("mt_bench", "81", ("First", "Second"))])
+        [outcome] = bench(engine, settings, [Prompt("mt_bench", "81", ("First", "Second"))]).run()
         assert [record.prompt_id for record in outcome.records] == ["81/1", "81/1", "81/2", "81/2"]
         seconds = [prompt for prompt in engine.prompts if "Second" in prompt]
         assert len(seconds) == 2
@@ -94,21 +96,21 @@ class TestProtocol:
 
     def test_without_a_chat_template_prompts_are_plain_text(self) -> None:
         engine = FakeEngine(chat_template=None)
-        bench(engine).run(PROMPTS[:1])
+        bench(engine, prompts=PROMPTS[:1]).run()
         assert set(engine.prompts) == {"Question 0"}
 
     def test_prompts_that_do_not_fit_the_context_are_counted_not_decoded(self) -> None:
         long = Prompt("gsm8k", "long", ("x" * 100,))
         late = Prompt("mt_bench", "late", ("short", "y" * 100))
-        outcomes = bench(FakeEngine(max_positions=120)).run([PROMPTS[0], long, late])
+        outcomes = bench(FakeEngine(max_positions=120), prompts=[PROMPTS[0], long, late]).run()
         assert [outcome.num_skipped for outcome in outcomes] == [0, 1, 1]
         assert [len(outcome.records) for outcome in outcomes] == [3, 0, 3]
-        assert make_result({}, outcomes)["skipped"] == {"gsm8k": 1, "mt_bench": 1}
+        assert make_result({}, outcomes, summarise)["skipped"] == {"gsm8k": 1, "mt_bench": 1}
 
 
 class TestFigures:
     def test_are_those_of_the_engines_statistics(self) -> None:
-        summaries = {one.mode: one for one in summarise(r for o in bench(FakeEngine()).run(PROMPTS) for r in o.records)}
+        summaries = {one.mode: one for one in summarise(r for o in bench(FakeEngine(), prompts=PROMPTS).run() for r in o.records)}
         for mode, summary in summaries.items():
             rate = TOKENS_PER_ROUND[mode] / SECONDS_PER_ROUND[mode]
             plain_rate = TOKENS_PER_ROUND["ar"] / SECONDS_PER_ROUND["ar"]
@@ -122,7 +124,7 @@ class TestFigures:
             assert summary.finish_reasons == {"length": len(PROMPTS)}
 
     def test_speedup_is_the_ratio_of_mean_times_per_token(self) -> None:
-        [outcome] = bench(FakeEngine(), DecodeSettings(modes=("ar", "tree"), max_new_tokens=9)).run(PROMPTS[:1])
+        [outcome] = bench(FakeEngine(), DecodeSettings(modes=("ar", "tree"), max_new_tokens=9), PROMPTS[:1]).run()
         plain, tree = outcome.records
         slow = {"prompt_id": "slow", "tokens_per_second": 1.0}
         fields = plain.__dict__
@@ -134,7 +136,7 @@ class TestFigures:
         assert low <= expected <= high
 
     def test_answers_that_differ_from_plain_decoding_are_counted(self) -> None:
-        outcomes = bench(FakeEngine(flips="tree")).run(PROMPTS)
+        outcomes = bench(FakeEngine(flips="tree"), prompts=PROMPTS).run()
         summaries = {one.mode: one for one in summarise(r for o in outcomes for r in o.records)}
         assert (summaries["chain"].num_compared, summaries["chain"].num_differing, summaries["chain"].flip_rate) == (6, 0, 0.0)
         assert (summaries["tree"].num_compared, summaries["tree"].num_differing) == (6, 6)
@@ -142,14 +144,14 @@ class TestFigures:
         assert {record.first_difference for o in outcomes for record in o.records if record.mode == "tree"} == {NUM_TOKENS - 1}
 
     def test_without_plain_decoding_nothing_is_compared(self) -> None:
-        outcomes = bench(FakeEngine(), DecodeSettings(modes=("chain", "tree"), max_new_tokens=9)).run(PROMPTS)
+        outcomes = bench(FakeEngine(), DecodeSettings(modes=("chain", "tree"), max_new_tokens=9), PROMPTS).run()
         for summary in summarise(r for o in outcomes for r in o.records):
             assert summary.speedup is None
             assert summary.num_compared == 0
             assert summary.flip_rate is None
 
     def test_answers_of_one_token_have_no_rate(self) -> None:
-        outcomes = bench(FakeEngine(), DecodeSettings(max_new_tokens=1)).run(PROMPTS)
+        outcomes = bench(FakeEngine(), DecodeSettings(max_new_tokens=1), PROMPTS).run()
         for summary in summarise(r for o in outcomes for r in o.records):
             assert (summary.tokens, summary.tau, summary.speedup) == (len(PROMPTS), 0.0, None)
 
@@ -166,7 +168,7 @@ class TestFigures:
 class TestResult:
     def test_has_the_documented_keys_and_is_json(self) -> None:
         benchmark = bench(FakeEngine())
-        result = json.loads(json.dumps(make_result(benchmark.describe(PROMPTS, ["hoarfrost"]), benchmark.run(PROMPTS)), allow_nan=False))
+        result = json.loads(json.dumps(benchmark.result(benchmark.describe(), benchmark.run()), allow_nan=False))
         assert {"machine", "versions", "commit", "command", "settings", "records", "summary"} <= result.keys()
         assert all(record.keys() >= REQUIRED_RECORD_KEYS for record in result["records"])
         assert all(summary.keys() >= REQUIRED_SUMMARY_KEYS for summary in result["summary"])
@@ -175,38 +177,42 @@ class TestResult:
         assert result["settings"]["num_prompts"] == {"gsm8k": 6}
 
 
+def open_journal(path: Path, header: dict[str, Any] = HEADER) -> tuple[Journal[DecodeRecord], str | None]:
+    return Journal.beside(path, header, DecodeRecord)
+
+
 class TestJournal:
     def interrupted(self, path: Path, num_done: int) -> FakeEngine:
         engine = FakeEngine()
-        journal, message = Journal.start(path, HEADER)
+        journal, message = open_journal(path)
         assert message is None
-        bench(engine).run(PROMPTS[:num_done], journal)
+        bench(engine, prompts=PROMPTS[:num_done]).run(journal)
         return engine
 
     def test_a_run_that_was_cut_off_goes_on_and_ends_as_an_uninterrupted_one(self, tmp_path: Path) -> None:
-        path = tmp_path / "result.json.partial.jsonl"
+        path = tmp_path / "result.json"
         self.interrupted(path, 2)
-        with path.open("a", encoding="utf-8") as file:
+        with path.with_name("result.json.partial.jsonl").open("a", encoding="utf-8") as file:
             file.write('{"set": "gsm8k", "prompt_id": "2", "num_sk')
         engine = FakeEngine()
-        journal, message = Journal.start(path, HEADER)
+        journal, message = open_journal(path)
         assert "2 prompts are already measured" in (message or "")
-        outcomes = bench(engine).run(PROMPTS, journal)
+        outcomes = bench(engine).run(journal)
         assert len(engine.modes) == 3 + 4 * 3
-        assert outcomes == bench(FakeEngine()).run(PROMPTS)
-        journal.finish(tmp_path / "result.json", {"done": True})
+        assert outcomes == bench(FakeEngine()).run()
+        journal.finish(path, {"done": True})
         assert [one.name for one in tmp_path.iterdir()] == ["result.json"]
 
     def test_other_settings_start_anew_and_say_what_differs(self, tmp_path: Path) -> None:
-        path = tmp_path / "partial.jsonl"
+        path = tmp_path / "result.json"
         self.interrupted(path, 2)
-        journal, message = Journal.start(path, {**HEADER, "commit": "abc"})
+        journal, message = open_journal(path, {**HEADER, "commit": "abc"})
         assert "a run with another commit." in (message or "")
         assert journal.find("gsm8k", "0") is None
 
     def test_without_a_file_outcomes_stay_in_memory(self) -> None:
-        journal = Journal(None)
-        bench(FakeEngine()).run(PROMPTS[:1], journal)
+        journal: Journal[DecodeRecord] = Journal()
+        bench(FakeEngine(), prompts=PROMPTS[:1]).run(journal)
         assert journal.find("gsm8k", "0") is not None
 
 

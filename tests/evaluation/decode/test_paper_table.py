@@ -7,9 +7,8 @@ from statistics import fmean
 import pytest
 from decode_results import VARIANTS, make_decode_result
 
-from hoarfrost.evaluation.decode.mode_means import mode_means_table
 from hoarfrost.evaluation.decode.paper import PAPER_MODELS, PAPER_TABLE, SET_NAMES
-from hoarfrost.evaluation.decode.paper_table import paper_tables
+from hoarfrost.evaluation.decode.report import mode_means_table, paper_tables
 from hoarfrost.evaluation.prompts.sets import PROMPT_SETS
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from peer_results import SECONDS_PER_TOKEN, make_peers, make_record
 
-from hoarfrost.evaluation.decode.peer_records import PeerJournal, PeerOutcome, summarise_peers
-from hoarfrost.evaluation.decode.peer_report import peer_caption, peer_tables
+from hoarfrost.evaluation.common.journal import Journal, Outcome
+from hoarfrost.evaluation.decode.peers import PeerRecord, report_peers, summarise_peers
 from hoarfrost.evaluation.prompts.sets import Prompt
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "peers"
@@ -51,16 +51,17 @@ class TestFigures:
 
     def test_tables_name_every_engine_and_who_is_missing(self) -> None:
         result = make_peers()
-        overall, by_set = peer_tables(result)
+        report = report_peers(result)
+        overall, by_set = report.tables
         assert overall.rows[2] == ("Fast engine", "float32", "333.3", "2.00x", "2.00x", "2.00-2.00", "2/6")
         assert by_set.rows[2] == ("Fast engine", "500.0", "250.0")
-        assert "Not measured: slow (not installed)." in peer_caption(result)
+        assert "Not measured: slow (not installed)." in report.notes[0]
 
     def test_the_journal_gives_back_what_was_measured(self, tmp_path: Path) -> None:
-        outcome = PeerOutcome("gsm8k", "0", 1, [make_record("gsm8k", "0", "fast", agrees=False)])
-        journal, _ = PeerJournal.beside(tmp_path / "result.json", {"commit": None})
+        outcome = Outcome("gsm8k", "0", [make_record("gsm8k", "0", "fast", agrees=False)], 1)
+        journal, _ = Journal.beside(tmp_path / "result.json", {"commit": None}, PeerRecord)
         journal.add(outcome)
-        again, message = PeerJournal.beside(tmp_path / "result.json", {"commit": None})
+        again, message = Journal.beside(tmp_path / "result.json", {"commit": None}, PeerRecord)
         assert again.find("gsm8k", "0") == outcome
         assert "1 prompts are already measured" in (message or "")
 

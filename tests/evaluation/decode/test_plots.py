@@ -9,13 +9,14 @@ from decode_results import make_decode_result, reliability
 
 matplotlib = pytest.importorskip("matplotlib")
 
+from hoarfrost.evaluation.common.plots import style  # noqa: E402
 from hoarfrost.evaluation.decode import plots  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    with plots.style():
-        return dict(plots.make_figures({**make_decode_result(), "reliability": reliability()}))
+    with style():
+        return dict(plots.plot_decoding({**make_decode_result(), "reliability": reliability()}))
 
 
 def test_all_kinds_are_drawn(figures: dict[str, Any]) -> None:
@@ -52,12 +53,12 @@ def test_colour_is_the_same_for_every_stage_of_the_engine() -> None:
 
 
 def test_nothing_is_drawn_without_data() -> None:
-    stems = [stem for stem, _ in plots.make_figures(make_decode_result((0.0,), (("ar", 0),)))]
+    stems = [stem for stem, _ in plots.plot_decoding(make_decode_result((0.0,), (("ar", 0),)))]
     assert stems == ["stages"]
 
 
 def test_files_are_the_same_every_time(figures: dict[str, Any], tmp_path: Any) -> None:
     for name in ("one.svg", "two.svg"):
-        with plots.style():
+        with style():
             plots.plot_stages(make_decode_result()).savefig(tmp_path / name, metadata={"Date": None})  # type: ignore[union-attr]
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

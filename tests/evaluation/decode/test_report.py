@@ -10,16 +10,17 @@ import pytest
 from fake_engine import FakeEngine
 from rich.console import Console
 
-from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings, make_result
-from hoarfrost.evaluation.decode.report import caption, mode_table, speedup_by_set, tables, to_markdown
+from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
+from hoarfrost.evaluation.decode.report import mode_table, report_speed, speedup_by_set
 from hoarfrost.evaluation.prompts.sets import Prompt
 
 
 def result_of(**settings: Any) -> dict[str, Any]:
     prompts = [Prompt(name, str(index), ("Question",)) for name in ("gsm8k", "mt_bench") for index in range(2)]
-    benchmark = DecodeBenchmark(FakeEngine(flips="chain"), DecodeSettings(**{"max_new_tokens": 41, "budgets": (16,), **settings}))  # type: ignore[arg-type]
     prompts.append(Prompt("gsm8k", "long", ("x" * 5000,)))
-    result: dict[str, Any] = json.loads(json.dumps(make_result(benchmark.describe(prompts), benchmark.run(prompts))))
+    chosen = DecodeSettings(**{"max_new_tokens": 41, "budgets": (16,), **settings})
+    benchmark = DecodeBenchmark(FakeEngine(flips="chain"), chosen, prompts)  # type: ignore[arg-type]
+    result: dict[str, Any] = json.loads(json.dumps(benchmark.result(benchmark.describe(), benchmark.run())))
     return result
 
 
@@ -30,7 +31,7 @@ def result() -> dict[str, Any]:
 
 def shown(result: dict[str, Any]) -> str:
     console = Console(width=80, record=True, file=io.StringIO())
-    for table in tables(result):
+    for table in report_speed(result).tables:
         console.print(table.to_rich())
     return console.export_text()
 
@@ -46,7 +47,7 @@ def test_terminal_table_has_a_row_per_summary_and_stage_times(result: dict[str, 
 
 
 def test_markdown_has_the_same_rows(result: dict[str, Any]) -> None:
-    lines = to_markdown(result).splitlines()
+    lines = report_speed(result).to_markdown().splitlines()
     rows = [line for line in lines if line.startswith("| gsm8k") or line.startswith("| mt_bench")]
     assert len(rows) == 2 * len(result["summary"])
     header = next(line for line in lines if "tokens/s" in line)
@@ -54,7 +55,7 @@ def test_markdown_has_the_same_rows(result: dict[str, Any]) -> None:
 
 
 def test_caption_says_what_was_left_out(result: dict[str, Any]) -> None:
-    said = caption(result)
+    [said] = report_speed(result).notes
     assert "Not counted: prefill" in said
     assert "repeat itself" in said
     assert "Left out of gsm8k because they do not fit the context: 1 prompts" in said
@@ -62,7 +63,7 @@ def test_caption_says_what_was_left_out(result: dict[str, Any]) -> None:
 
 
 def test_several_temperatures_get_a_column() -> None:
-    lines = to_markdown(result_of(temperatures=(0.0, 0.7))).splitlines()
+    lines = report_speed(result_of(temperatures=(0.0, 0.7))).to_markdown().splitlines()
     assert any(line.startswith("| gsm8k | 0.7 | DDTree 16 |") for line in lines)
 
 
@@ -73,5 +74,5 @@ def test_short_table_and_sentence(result: dict[str, Any]) -> None:
 
 
 def test_without_plain_decoding_the_speedup_is_a_dash() -> None:
-    lines = to_markdown(result_of(modes=("tree",))).splitlines()
+    lines = report_speed(result_of(modes=("tree",))).to_markdown().splitlines()
     assert any(line.startswith("| gsm8k") and line.endswith("| - | - | - |") for line in lines)

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from hoarfrost.cli import app
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.index.benchmark import IndexSettings, run_index_benchmark
-from hoarfrost.evaluation.index.data import make_head
+from hoarfrost.evaluation.index.benchmark import IndexSettings, make_head, run_index_benchmark
 
 COLUMNS = {"index", "data", "keys", "build_ms_per_head", "query_ms", "recall", "mass", "bytes_per_key"}
 

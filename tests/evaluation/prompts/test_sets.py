@@ -105,6 +105,8 @@ def test_the_variable_names_the_folder(data_dir: Path, monkeypatch: pytest.Monke
         ("gsm8k", 0, None, "is 0; it must be at least 1"),
         ("gsm8k", None, None, r"gsm8k\.jsonl cannot be read \(No such file"),
         ("gsm8k", None, '{"question": "whole"}\n{"quest', "not valid JSON"),
+        ("gsm8k", None, "", "The prompt set gsm8k has no prompt"),
+        ("alpaca", None, "[]", "The prompt set alpaca has no prompt"),
         ("gsm8k", None, '{"query": 1}', "Record 0 of the prompt set gsm8k"),
         ("mbpp", None, '{"prompt": "a dictionary, no list"}', "Record 0 of the prompt set mbpp"),
     ],

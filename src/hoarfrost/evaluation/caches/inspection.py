@@ -6,7 +6,7 @@ template, then the answer. Looked at are the query of the question's last token 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from hoarfrost.cache.ice import IceStore
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.header import describe_run
 from hoarfrost.evaluation.caches.runner import PromptRows, read_prompt, step
+from hoarfrost.evaluation.caches.variants import MEANING
 from hoarfrost.evaluation.caches.watch import ShowsSelection, WatchedStore, measure_selection
+from hoarfrost.evaluation.common.machine import describe_run
 
 if TYPE_CHECKING:
     from hoarfrost.engine import Engine
@@ -41,7 +42,7 @@ class FetchedRow:
 class HeadFetch:
     """What one KV head fetched: `pages`, best first, as positions; `None` if it read everything.
 
-    `num_rows` counts the rows of the pages, `num_read` those with sinks and window. `mass`, `best_mass` and `recall` are `cache_watch`'s;
+    `num_rows` counts the rows of the pages, `num_read` those with sinks and window. `mass`, `best_mass` and `recall` are `watch`'s;
     `top` are the fetched rows with most attention.
     """
 
@@ -184,11 +185,10 @@ def snippet(token_ids: Sequence[int], position: int, decode: Callable[[Sequence[
     return " ".join(f"{decode(before)}«{decode([token_ids[position]])}»{decode(after)}".split())
 
 
-def make_result(
-    engine: Engine, config: IceConfig, num_prompt_tokens: int, fetches: Sequence[QueryFetch], command: Iterable[str]
-) -> dict[str, Any]:
+def make_result(engine: Engine, config: IceConfig, num_prompt_tokens: int, fetches: Sequence[QueryFetch]) -> dict[str, Any]:
     """The result file's content: the header, `records` with everything that was fetched, `summary` with the means of each query."""
-    header = describe_run("inspection", engine.target, {**asdict(config), "num_prompt_tokens": num_prompt_tokens}, command)
+    settings = {**asdict(config), "num_prompt_tokens": num_prompt_tokens, **MEANING}
+    header = describe_run(settings, evaluation="inspection", target=engine.target)
     return {**header, "records": [asdict(fetch) for fetch in fetches], "summary": [_means(fetch) for fetch in fetches]}
 
 

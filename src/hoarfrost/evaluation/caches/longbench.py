@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.header import describe_run
+from hoarfrost.evaluation.caches.answers import AnswerRecord, make_outcome, summarise
 from hoarfrost.evaluation.caches.longbench_metrics import CHINESE_UNIT
 from hoarfrost.evaluation.caches.longbench_tasks import BENCHES, Item, cut_middle, load_items, long_tasks, score
-from hoarfrost.evaluation.caches.records import AnswerJournal, AnswerOutcome, make_outcome, run_planned
 from hoarfrost.evaluation.caches.runner import CacheRunner
-from hoarfrost.evaluation.caches.summary import summarise
-from hoarfrost.evaluation.caches.variants import CACHES, plan_variants
+from hoarfrost.evaluation.caches.variants import CACHES, MEANING, plan_variants
+from hoarfrost.evaluation.common.checks import check_least, check_list
+from hoarfrost.evaluation.common.journal import Benchmark, Outcome, Planned
+from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.evaluation.prompts.encoding import encode_messages
 
 if TYPE_CHECKING:
@@ -36,45 +37,40 @@ class LongBenchSettings:
 
     def __post_init__(self) -> None:
         plan_variants(self.caches, self.budgets)
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise InvalidInput(f"The list of tasks ({', '.join(self.tasks)}) is empty or names one twice.")
-        for name, value in (("limit of items per task", self.limit), ("number of prompt tokens", self.max_prompt_tokens)):
-            if value is not None and value < 1:
-                raise InvalidInput(f"The {name} is {value}; it must be at least 1.")
+        check_list("tasks", self.tasks)
+        check_least("limit of items per task", self.limit)
+        check_least("number of prompt tokens", self.max_prompt_tokens)
 
 
-class LongBench:
-    """Runs the items; `describe` gives the result's header and `run` the outcomes. Raises `InvalidInput` before anything is decoded."""
+class LongBench(Benchmark[AnswerRecord]):
+    """Runs the items."""
+
+    record_type = AnswerRecord
+    summarise = staticmethod(partial(summarise, by_length=False))
 
     def __init__(self, engine: Engine, settings: LongBenchSettings, data_dir: Path | None = None) -> None:
         self.engine, self.settings = engine, settings
         self.runner = CacheRunner(engine.target, plan_variants(settings.caches, settings.budgets))
         self.items = [item for name in settings.tasks for item in load_items(settings.bench, name, data_dir, settings.limit)]
+        self.num_prompts = len(self.items)
         longest = max(item.task.max_new_tokens for item in self.items)
         if longest >= engine.target.max_positions:
             raise InvalidInput(f"The model's context of {engine.target.max_positions} tokens has no room for answers of {longest}.")
 
-    def describe(self, command: Iterable[str] = ()) -> dict[str, Any]:
-        """What a result says beside its figures; the same whenever the same thing is measured on the same machine."""
-        settings = {**asdict(self.settings), "chinese_unit": CHINESE_UNIT}
-        return describe_run("longbench", self.engine.target, settings, command)
+    def describe(self) -> dict[str, Any]:
+        settings = {**asdict(self.settings), "chinese_unit": CHINESE_UNIT, **MEANING}
+        return describe_run(settings, evaluation="longbench", target=self.engine.target)
 
-    @property
-    def num_samples(self) -> int:
-        return len(self.items)
+    def plan(self) -> Iterator[Planned[AnswerRecord]]:
+        for item in self.items:
+            yield item.task.name, item.prompt_id, partial(self.answer, item)
 
-    def run(self, journal: AnswerJournal | None = None, on_sample: Callable[[str], None] | None = None) -> list[AnswerOutcome]:
-        """Answers every item that `journal` does not hold yet; `on_sample` is told the task of each one that is done."""
-        planned = ((item.task.name, item.prompt_id, partial(self.answer, item)) for item in self.items)
-        return run_planned(planned, journal or AnswerJournal(None), on_sample)
-
-    def answer(self, item: Item) -> AnswerOutcome:
+    def answer(self, item: Item) -> Outcome[AnswerRecord]:
         """One item with all caches."""
         prompt_ids = self.encode(item)
         answers = self.runner.answer(prompt_ids, [], item.task.max_new_tokens)
-        texts = {variant: self.engine.tokenizer.decode(ids, skip_special_tokens=True) for variant, ids in answers.items()}
-        scored = {variant: (ids, texts[variant], score(item, texts[variant])) for variant, ids in answers.items()}
-        return make_outcome(item.task.name, item.prompt_id, scored, length=len(prompt_ids), depth=None, expected=list(item.answers))
+        about = {"length": len(prompt_ids), "depth": None, "expected": list(item.answers)}
+        return make_outcome(item.task.name, item.prompt_id, answers, self.engine.tokenizer, partial(score, item), **about)
 
     def encode(self, item: Item) -> list[int]:
         """The prompt's token ids, cut in the middle until it fits together with the answer.
@@ -100,13 +96,3 @@ class LongBench:
     def _encode(self, item: Item, text: str) -> list[int]:
         chat = self.settings.chat if item.task.chat else False
         return encode_messages(self.engine, [{"role": "user", "content": text}], chat)
-
-
-def make_result(header: dict[str, Any], outcomes: Iterable[AnswerOutcome]) -> dict[str, Any]:
-    """The result file's content: the header, `records` and `summary`."""
-    records = [record for outcome in outcomes for record in outcome.records]
-    return {
-        **header,
-        "records": [asdict(record) for record in records],
-        "summary": [asdict(summary) for summary in summarise(records, by_length=False)],
-    }

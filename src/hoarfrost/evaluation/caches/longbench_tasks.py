@@ -60,7 +60,10 @@ def load_items(bench: str, name: str, data_dir: Path | None = None, limit: int |
         raise InvalidInput(f"Unknown benchmark {bench!r}; choose from {', '.join(BENCHES)}.")
     if name not in long_tasks():
         raise InvalidInput(f"Unknown LongBench task {name!r}; choose from {', '.join(long_tasks())}.")
-    return list(islice(_items(long_tasks()[name], _records(bench, name, data_dir)), limit))
+    items = list(islice(_items(long_tasks()[name], _records(bench, name, data_dir)), limit))
+    if not items:
+        raise InvalidInput(f"The task {name} of {bench} has no prompt: its file is empty; leave the task out or fetch the data again.")
+    return items
 
 
 def _records(bench: str, name: str, data_dir: Path | None) -> Iterator[Record]:

@@ -1,101 +1,174 @@
-"""Figures of `hoarfrost eval loss`, `bench cache` and `bench index` results, and which figures belong to which evaluation of caches.
-
-As in `plots`, series differ in colour, line and marker, and figures are made as objects and returned; needs matplotlib (the `plot` extra).
-"""
+"""Figures of the results of caches: accuracy over the budget, where in the text a passkey is still found, loss, time and bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from hoarfrost.evaluation.caches.retrieval_plots import CACHE_STYLES, OTHER_STYLE, plot_accuracy, plot_retrieval
+from hoarfrost.evaluation.caches.answers import AVERAGE
 from hoarfrost.evaluation.caches.variants import FULL, cache_title
-from hoarfrost.evaluation.decode.plots import DARK, PANEL_HEIGHT, PANEL_WIDTH
+from hoarfrost.evaluation.common.plots import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    ORANGE,
+    PANEL_HEIGHT,
+    PANEL_WIDTH,
+    SKY,
+    VERMILION,
+    Named,
+    legend,
+    panels,
+    powers_of_two,
+)
+from hoarfrost.evaluation.common.tables import Result, Summary
 
-Result = dict[str, Any]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NUM_DEPTHS = 10
+LINE_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": GREY, "marker": "s", "linestyle": ":"},
+    {"color": SKY, "marker": "v", "linestyle": "--"},
+    {"color": GREEN, "marker": "D", "linestyle": "-."},
+    {"color": ORANGE, "marker": "^", "linestyle": "--"},
+    {"color": VERMILION, "marker": "P", "linestyle": "-."},
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+)
+CACHE_STYLES = dict(zip(("window", "snapkv", "oracle", "quest", "dci", "ice"), LINE_STYLES, strict=True))
+OTHER_STYLE: dict[str, Any] = {"color": DARK, "marker": "x", "linestyle": ":"}
 FULL_STYLE: dict[str, Any] = {"color": DARK, "marker": ".", "linestyle": "-"}
 Series = dict[str, list[tuple[float, float]]]
 
 
-def plot_longbench(result: Result) -> list[tuple[str, Figure]]:
+def plot_retrieval(result: Result) -> Iterator[Named]:
+    """Accuracy over the budget, and passkeys by depth."""
+    for stem, figure in (("retrieval-budget", plot_accuracy(result)), ("retrieval-depth", plot_depths(result))):
+        if figure is not None:
+            yield stem, figure
+
+
+def plot_longbench(result: Result) -> Iterator[Named]:
     """The mean score over the budget."""
     figure = plot_accuracy(result)
-    return [] if figure is None else [("longbench-budget", figure)]
+    if figure is not None:
+        yield "longbench-budget", figure
 
 
-def plot_loss(result: Result) -> list[tuple[str, Figure]]:
+def plot_loss(result: Result) -> Iterator[Named]:
     """How far the predictions are from the full cache's, over the budget: a panel per source and context."""
     rows = sorted((row for row in result["summary"] if row["budget"] is not None), key=itemgetter("budget"))
-    panels = []
+    shown = []
     for texts, context in dict.fromkeys((row["texts"], row["context"]) for row in result["summary"]):
         here = [row for row in rows if (row["texts"], row["context"]) == (texts, context)]
-        panels.append((f"{texts}, {context:,} tokens", "KL to the full cache (nats)", _series(here, "cache", "budget", itemgetter("kl"))))
-    return [("loss-budget", _panels("budget (rows per KV head)", panels))] if rows else []
+        shown.append((f"{texts}, {context:,} tokens", "KL to the full cache (nats)", series_of(here, "cache", "budget", itemgetter("kl"))))
+    if rows:
+        yield "loss-budget", line_panels("budget (rows per KV head)", shown)
 
 
-def plot_speed(result: Result) -> list[tuple[str, Figure]]:
+def plot_speed(result: Result) -> Iterator[Named]:
     """Time per token and bytes over the length of the context."""
     rows = sorted(result["summary"], key=lambda row: row["context"])
 
     def series(*fields: str, unit: int = 1) -> Series:
-        return _series(rows, "cache", "context", lambda row: sum(row[field] for field in fields) / unit)
+        return series_of(rows, "cache", "context", lambda row: sum(row[field] for field in fields) / unit)
 
     time = series("ms_per_token")
     hot, held = series("hot_bytes", unit=2**20), series("hot_bytes", "cold_bytes", "index_bytes", unit=2**20)
-    return [
-        ("cache-time", _panels("context (rows)", [("", "ms per token", time)])),
-        ("cache-bytes", _panels("context (rows)", [("Fast memory", "MiB", hot), ("All that is held", "MiB", held)])),
+    yield "cache-time", line_panels("context (rows)", [("", "ms per token", time)])
+    yield "cache-bytes", line_panels("context (rows)", [("Fast memory", "MiB", hot), ("All that is held", "MiB", held)])
+
+
+def plot_accuracy(result: Result) -> Figure | None:
+    """Accuracy over the budget, the mean over the tasks if there are several: a panel per length, a line per cache."""
+    rows = result["summary"]
+    tasks = {row["task"] for row in rows}
+    rows = [row for row in rows if row["task"] == (AVERAGE if AVERAGE in tasks else next(iter(tasks)))]
+    if not any(row["budget"] is not None for row in rows):
+        return None
+    lengths = list(dict.fromkeys(row["length"] for row in rows))
+    figure, axes = panels(1, len(lengths), sharey=True)
+    for axis, length in zip(axes, lengths, strict=True):
+        _draw_lines(axis, [row for row in rows if row["length"] == length])
+        axis.set_title(f"{length:,} tokens")
+        axis.set_xlabel("budget (rows per KV head)")
+    axes[0].set_ylabel("accuracy (%)" if AVERAGE not in tasks else f"accuracy (%), mean of {len(tasks) - 1} tasks")
+    legend(figure, axes[0])
+    return figure
+
+
+def _draw_lines(axis: Axes, rows: Sequence[Summary]) -> None:
+    for row in rows:
+        if row["cache"] == FULL:
+            axis.axhline(100 * row["accuracy"], color=DARK, linewidth=1, label=cache_title(FULL))
+    caches = dict.fromkeys(row["cache"] for row in rows if row["budget"] is not None)
+    budgets = sorted({row["budget"] for row in rows if row["budget"] is not None})
+    for cache in caches:
+        points = sorted((row for row in rows if row["cache"] == cache), key=lambda row: row["budget"])
+        values = [100 * row["accuracy"] for row in points]
+        below = [value - 100 * row["interval"][0] for value, row in zip(values, points, strict=True)]
+        above = [100 * row["interval"][1] - value for value, row in zip(values, points, strict=True)]
+        style = CACHE_STYLES.get(cache, OTHER_STYLE)
+        places = [row["budget"] for row in points]
+        axis.errorbar(places, values, yerr=[below, above], label=cache_title(cache), capsize=2, elinewidth=0.7, **style)
+    powers_of_two(axis, budgets)
+    axis.set_ylim(-3, 103)
+
+
+def plot_depths(result: Result) -> Figure | None:
+    """The share of passkeys found by depth and length: a panel per cache, at the smallest budget."""
+    records = [record for record in result["records"] if record["task"] == "passkey"]
+    budgets = sorted({record["budget"] for record in records if record["budget"] is not None})
+    shown = [record for record in records if record["budget"] in (None, *budgets[:1])]
+    if not shown:
+        return None
+    caches = list(dict.fromkeys(record["cache"] for record in shown))
+    lengths = sorted({record["length"] for record in shown})
+    width = max(PANEL_WIDTH, 1.5 * len(caches)) / len(caches)
+    figure, axes = panels(1, len(caches), width, PANEL_HEIGHT - 0.4, sharey=True)
+    for axis, cache in zip(axes, caches, strict=True):
+        grid = [[_share_found(shown, cache, length, depth) for length in lengths] for depth in range(NUM_DEPTHS)]
+        image = axis.imshow(grid, vmin=0, vmax=100, cmap="cividis", aspect="auto", interpolation="nearest")
+        axis.set_title(cache_title(cache) if cache == FULL else f"{cache_title(cache)} {budgets[0]}")
+        axis.set_xticks(range(len(lengths)), labels=[f"{length:,}" for length in lengths], rotation=45)
+        axis.grid(visible=False)
+    axes[0].set_yticks((-0.5, NUM_DEPTHS / 2 - 0.5, NUM_DEPTHS - 0.5), labels=("start", "middle", "end"))
+    figure.supxlabel("length (tokens)")
+    figure.colorbar(image, ax=axes, label="passkeys found (%)")
+    return figure
+
+
+def _share_found(records: Sequence[Summary], cache: str, length: int, depth: int) -> float:
+    """Per cent found in the `depth`-th of `NUM_DEPTHS` stretches of the text; NaN, which is drawn empty, where none was hidden."""
+    scores = [
+        record["score"]
+        for record in records
+        if record["cache"] == cache and record["length"] == length and int(NUM_DEPTHS * record["depth"]) == depth
     ]
+    return 100 * sum(scores) / len(scores) if scores else float("nan")
 
 
-def plot_index(result: Result) -> list[tuple[str, Figure]]:
-    """Time to build and to search over the number of keys, where there are several numbers; the data that comes first."""
-    rows = sorted((row for row in result["summary"] if row["data"] == result["summary"][0]["data"]), key=lambda row: row["keys"])
-    if len({row["keys"] for row in rows}) < 2:
-        return []
-    build, search = (_series(rows, "index", "keys", itemgetter(field)) for field in ("build_ms_per_head", "query_ms"))
-    return [("index-growth", _panels("keys", [("Build", "ms per KV head", build), ("Search", "ms per KV head", search)]))]
-
-
-MAKERS: dict[str, Callable[[Result], list[tuple[str, Figure]]]] = {
-    "retrieval": plot_retrieval,
-    "longbench": plot_longbench,
-    "loss": plot_loss,
-    "cache speed": plot_speed,
-    "index": plot_index,
-}
-
-
-def make_cache_figures(result: Result) -> list[tuple[str, Figure]]:
-    """(File stem, figure) for every figure that the result of an evaluation of caches has data for."""
-    make = MAKERS.get(result["evaluation"])
-    return [] if make is None else make(result)
-
-
-def _series(rows: Sequence[dict[str, Any]], name: str, place: str, value: Callable[[dict[str, Any]], float]) -> Series:
+def series_of(rows: Sequence[Summary], name: str, place: str, value: Callable[[Summary], float]) -> Series:
+    """The points (`place`, `value`) of each `name`."""
     return {one: [(row[place], value(row)) for row in rows if row[name] == one] for one in dict.fromkeys(row[name] for row in rows)}
 
 
-def _panels(xlabel: str, panels: Sequence[tuple[str, str, Series]]) -> Figure:
-    """A panel per title, label and series, with both axes logarithmic, and one legend."""
-    figure = Figure(figsize=(len(panels) * PANEL_WIDTH, PANEL_HEIGHT + 0.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, ylabel, series) in zip(axes, panels, strict=True):
+def line_panels(xlabel: str, shown: Sequence[tuple[str, str, Series]]) -> Figure:
+    """Lines by cache: a panel per title, label and series, with both axes logarithmic, and one legend."""
+    figure, axes = panels(1, len(shown))
+    for axis, (title, ylabel, series) in zip(axes, shown, strict=True):
         for name, points in series.items():
             style = FULL_STYLE if name == FULL else CACHE_STYLES.get(name, OTHER_STYLE)
             axis.plot(*zip(*points, strict=True), label=cache_title(name), **style)
         places = sorted({place for points in series.values() for place, _ in points})
-        axis.set_xscale("log", base=2)
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.set_xticks(places, labels=[f"{place // 1024:g}k" if place % 1024 == 0 else f"{place:,}" for place in places])
-        axis.minorticks_off()
+        powers_of_two(axis, places, lambda place: f"{place // 1024:g}k" if place % 1024 == 0 else f"{place:,}")
         axis.set_title(title)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    legend(figure, axes[0])
     return figure

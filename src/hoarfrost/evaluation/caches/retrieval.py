@@ -5,21 +5,22 @@ Order: length by length, and within a length sample by sample over all tasks, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.growth import GrowthMeter
-from hoarfrost.evaluation.caches.header import describe_run
-from hoarfrost.evaluation.caches.records import AnswerJournal, AnswerOutcome, make_outcome, run_planned
-from hoarfrost.evaluation.caches.retrieval_samples import Sample, SampleMaker, encoder, make_frame
+from hoarfrost.evaluation.caches.answers import AnswerRecord, make_outcome, summarise
+from hoarfrost.evaluation.caches.retrieval_samples import Sample, SampleMaker
 from hoarfrost.evaluation.caches.retrieval_tasks import TASKS, score_answer
-from hoarfrost.evaluation.caches.runner import CacheRunner
-from hoarfrost.evaluation.caches.summary import summarise
-from hoarfrost.evaluation.caches.variants import CACHES, plan_variants
+from hoarfrost.evaluation.caches.runner import CacheRunner, GrowthMeter
+from hoarfrost.evaluation.caches.variants import CACHES, MEANING, plan_variants
+from hoarfrost.evaluation.common.checks import check_least, check_list, check_names
+from hoarfrost.evaluation.common.journal import Benchmark, Outcome, Planned
+from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.evaluation.prompts.encoding import encoder, make_frame
 from hoarfrost.evaluation.prompts.long_texts import SOURCES, load_texts
 
 if TYPE_CHECKING:
@@ -43,20 +44,19 @@ class RetrievalSettings:
 
     def __post_init__(self) -> None:
         plan_variants(self.caches, self.budgets)
-        for name, values in (("tasks", self.tasks), ("lengths", self.lengths), ("texts", self.texts)):
-            if not values or len(set(values)) < len(values):
-                raise InvalidInput(f"The list of {name} ({', '.join(map(str, values))}) is empty or names one twice.")
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown:
-            raise InvalidInput(f"Unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}.")
-        if self.limit < 1:
-            raise InvalidInput(f"The limit of samples per task and length is {self.limit}; it must be at least 1.")
-        if self.num_decoded < 0:
-            raise InvalidInput(f"The number of decoded tokens is {self.num_decoded}; it must be 0 or more.")
+        check_list("tasks", self.tasks)
+        check_list("lengths", self.lengths)
+        check_list("texts", self.texts)
+        check_names("task", self.tasks, TASKS)
+        check_least("limit of samples per task and length", self.limit)
+        check_least("number of decoded tokens", self.num_decoded, 0)
 
 
-class RetrievalBenchmark:
-    """Runs the samples; `describe` gives the result's header and `run` the outcomes. Raises `InvalidInput` before anything is decoded."""
+class RetrievalBenchmark(Benchmark[AnswerRecord]):
+    """Runs the samples."""
+
+    record_type = AnswerRecord
+    summarise = staticmethod(summarise)
 
     def __init__(self, engine: Engine, settings: RetrievalSettings, data_dir: Path | None = None) -> None:
         too_long = [length for length in settings.lengths if length > engine.target.max_positions]
@@ -75,45 +75,24 @@ class RetrievalBenchmark:
         )
         for task in settings.tasks:
             self.maker.make(task, min(settings.lengths), 0, settings.limit)
+        self.num_prompts = len(settings.tasks) * len(settings.lengths) * settings.limit
 
-    def describe(self, command: Iterable[str] = ()) -> dict[str, Any]:
-        """What a result says beside its figures; the same whenever the same thing is measured on the same machine."""
-        return describe_run("retrieval", self.engine.target, asdict(self.settings), command)
+    def describe(self) -> dict[str, Any]:
+        return describe_run({**asdict(self.settings), **MEANING}, evaluation="retrieval", target=self.engine.target)
 
-    @property
-    def num_samples(self) -> int:
-        return len(self.settings.tasks) * len(self.settings.lengths) * self.settings.limit
-
-    def run(self, journal: AnswerJournal | None = None, on_sample: Callable[[str], None] | None = None) -> list[AnswerOutcome]:
-        """Answers every sample that `journal` does not hold yet; `on_sample` is told the task of each one that is done."""
-        planned = ((task, f"{length}/{index}", partial(self._answer, task, length, index)) for task, length, index in self._plan())
-        return run_planned(planned, journal or AnswerJournal(None), on_sample)
-
-    def answer(self, sample: Sample) -> AnswerOutcome:
-        """One sample with all caches."""
-        meter = GrowthMeter() if self.settings.num_decoded else None
-        answers = self.runner.answer(sample.prompt_ids, sample.lead_ids, sample.max_new_tokens, num_decoded=sample.num_decoded, meter=meter)
-        texts = {variant: self.engine.tokenizer.decode(ids, skip_special_tokens=True) for variant, ids in answers.items()}
-        scored = {variant: (ids, texts[variant], score_answer(sample.expected, texts[variant])) for variant, ids in answers.items()}
-        return make_outcome(
-            sample.task, sample.prompt_id, scored, meter, length=sample.length, depth=sample.depth, expected=list(sample.expected)
-        )
-
-    def _answer(self, task: str, length: int, index: int) -> AnswerOutcome:
-        return self.answer(self.maker.make(task, length, index, self.settings.limit))
-
-    def _plan(self) -> Iterator[tuple[str, int, int]]:
+    def plan(self) -> Iterator[Planned[AnswerRecord]]:
         for length in self.settings.lengths:
             for index in range(self.settings.limit):
                 for task in self.settings.tasks:
-                    yield task, length, index
+                    yield task, f"{length}/{index}", partial(self._answer, task, length, index)
 
+    def answer(self, sample: Sample) -> Outcome[AnswerRecord]:
+        """One sample with all caches."""
+        meter = GrowthMeter() if self.settings.num_decoded else None
+        answers = self.runner.answer(sample.prompt_ids, sample.lead_ids, sample.max_new_tokens, num_decoded=sample.num_decoded, meter=meter)
+        about = {"length": sample.length, "depth": sample.depth, "expected": list(sample.expected)}
+        score = partial(score_answer, sample.expected)
+        return make_outcome(sample.task, sample.prompt_id, answers, self.engine.tokenizer, score, meter, **about)
 
-def make_result(header: dict[str, Any], outcomes: Iterable[AnswerOutcome]) -> dict[str, Any]:
-    """The result file's content: the header, `records` and `summary`."""
-    records = [record for outcome in outcomes for record in outcome.records]
-    return {
-        **header,
-        "records": [asdict(record) for record in records],
-        "summary": [asdict(summary) for summary in summarise(records)],
-    }
+    def _answer(self, task: str, length: int, index: int) -> Outcome[AnswerRecord]:
+        return self.answer(self.maker.make(task, length, index, self.settings.limit))

@@ -10,21 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.caches.retrieval_tasks import TASKS, Exercise
-from hoarfrost.evaluation.prompts.long_texts import Encode, draw_tokens
-
-PLACEHOLDER = "\N{SNOWFLAKE}"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What stands before and after the user's words: a chat template taken apart, or next to nothing for plain text."""
-
-    opening_ids: tuple[int, ...]
-    closing: str
+from hoarfrost.evaluation.prompts.encoding import Encode, Frame
+from hoarfrost.evaluation.prompts.long_texts import draw_tokens
 
 
 @dataclass(frozen=True)
@@ -43,23 +33,6 @@ class Sample:
     lead_ids: tuple[int, ...]
     expected: tuple[str, ...]
     max_new_tokens: int
-
-
-def encoder(tokenizer: Any) -> Encode:
-    """Text to token ids, nothing added."""
-    return lambda text: list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def make_frame(tokenizer: Any, chat: bool | None = None) -> Frame:
-    """`chat=None` takes the chat template where there is one. Raises `InvalidInput` if `chat` is true and there is none."""
-    if chat and tokenizer.chat_template is None:
-        raise InvalidInput("The model has no chat template; leave --chat out.")
-    if tokenizer.chat_template is None or chat is False:
-        return Frame(tuple(tokenizer("")["input_ids"]), "\n")
-    messages = [{"role": "user", "content": PLACEHOLDER}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    opening, _, closing = text.partition(PLACEHOLDER)
-    return Frame(tuple(encoder(tokenizer)(opening)), closing)
 
 
 @dataclass(frozen=True)

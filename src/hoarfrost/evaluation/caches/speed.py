@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 from hoarfrost.cache import Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.caches.variants import FULL, paged_config
+from hoarfrost.evaluation.caches.variants import FULL, MEANING, paged_config
+from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.loading import load_model, pick_device, pick_dtype
 from hoarfrost.tree import DraftTree
@@ -86,19 +87,15 @@ def random_target(shape: str, num_layers: int, max_positions: int, *, dtype: str
     return Target(model, None, f"{num_layers} layers of {shape}", stack)
 
 
-def measure(target: Target, settings: SpeedSettings, on_record: Callable[[SpeedRecord], None] = lambda _: None) -> list[SpeedRecord]:
-    """Measures all caches at all lengths, the shortest first."""
-    records = []
+def measure(target: Target, settings: SpeedSettings, on_case: Callable[[str], None] = lambda case: None) -> dict[str, Any]:
+    """Measures all caches at all lengths, the shortest first; the result is made of JSON values."""
+    records: list[SpeedRecord] = []
     for context in sorted(settings.contexts):
         if context + settings.num_steps > target.max_positions:
             raise InvalidInput(f"A context of {context} rows and {settings.num_steps} steps exceed the {target.max_positions} positions.")
-        for record in _measure_context(target, settings, context):
-            on_record(record)
-            records.append(record)
-    return records
-
-
-def make_result(header: dict[str, Any], records: list[SpeedRecord]) -> dict[str, Any]:
+        on_case(f"context {context:,}")
+        records += _measure_context(target, settings, context)
+    header = describe_run({**asdict(settings), **MEANING}, evaluation="cache speed", target=target)
     return {**header, "summary": [asdict(record) for record in records]}
 
 

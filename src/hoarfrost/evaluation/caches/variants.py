@@ -15,10 +15,16 @@ from hoarfrost.cache import Store
 from hoarfrost.cache.baselines import OracleSelection, SelectingStore, Selection, SnapKVSelection, WindowSelection
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.cache.index import INDEXES
-from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.common.checks import check_list, check_names
 
 if TYPE_CHECKING:
     from hoarfrost.target import Target
+
+MEANING = {
+    "budget_is": "committed rows attended to per KV head, in every layer, by the query of a decoded token",
+    "exact": "the prompt is read with exact attention; the answer, begun for the model where the task begins it, is decoded with the cache",
+}
+"""What every result of a cache says of its figures."""
 
 StoreMaker = Callable[["Target", int, int], Store]
 """Makes the empty store of one sequence from the target, the budget and the rows to make room for."""
@@ -68,12 +74,9 @@ class CacheVariant:
 
 def plan_variants(caches: Sequence[str], budgets: Sequence[int]) -> list[CacheVariant]:
     """Every cache with every budget, the full cache once. Raises `InvalidInput` for names that are unknown or come twice."""
-    for name, values in (("caches", caches), ("budgets", budgets)):
-        if not values or len(set(values)) < len(values):
-            raise InvalidInput(f"The list of {name} ({', '.join(map(str, values))}) is empty or names one twice.")
-    unknown = [cache for cache in caches if cache not in CACHES]
-    if unknown:
-        raise InvalidInput(f"Unknown cache {unknown[0]!r}; choose from {', '.join(CACHES)}.")
+    check_list("caches", caches)
+    check_list("budgets", budgets)
+    check_names("cache", caches, CACHES)
     variants: list[CacheVariant] = []
     for cache in caches:
         variants.extend([CacheVariant(cache)] if cache == FULL else [CacheVariant(cache, budget) for budget in budgets])

@@ -1,116 +1,182 @@
-"""The journal that keeps the outcomes of a benchmark while it runs, so that an interrupted one goes on where it was.
+"""What a benchmark over prompts is, and the journal that keeps what it measured, so that an interrupted run goes on where it was.
 
-A JSON lines file: a header that says what is measured, then one line per prompt with everything measured on it, so that every comparison
-comes from one process. A torn last line is dropped. A kind of benchmark derives a class that names its outcomes.
+An outcome is all that one process measured on one prompt: records, which are frozen dataclasses of JSON values, of whatever kind the
+benchmark makes. The journal is a JSON lines file: a header that says what is measured, then an outcome per line. A torn last line is
+dropped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.files import write_json, write_text
+from hoarfrost.files import check_writable, write_json, write_text
+
+Record = TypeVar("Record")
 
 
-class Outcome(Protocol):
-    """What was measured on one prompt: a frozen dataclass of JSON values, named by its set and its id in there."""
+@dataclass(frozen=True)
+class Outcome(Generic[Record]):
+    """One prompt, named by its set and its id in there; `num_skipped` of its turns did not fit the model's context."""
 
-    @property
-    def set(self) -> str: ...
-
-    @property
-    def prompt_id(self) -> str: ...
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Reads back a line. Raises ValueError, TypeError or KeyError for one that is torn or of another kind."""
-        ...
+    set: str
+    prompt_id: str
+    records: list[Record] = field(default_factory=list)
+    num_skipped: int = 0
 
 
-Kind = TypeVar("Kind", bound=Outcome)
+Planned = tuple[str, str, Callable[[], Outcome[Record]]]
+"""A prompt to measure: its set, its id, and what measures it."""
 
 
-class OutcomeJournal(Generic[Kind]):
+class Journal(Generic[Record]):
     """The outcomes so far, kept in `path` (`None`: only in memory)."""
 
-    outcome_type: ClassVar[type[Any]]
-
-    def __init__(self, path: Path | None, outcomes: Sequence[Kind] = ()) -> None:
+    def __init__(self, path: Path | None = None, outcomes: Iterable[Outcome[Record]] = ()) -> None:
         self.path = path
         self._outcomes = {(outcome.set, outcome.prompt_id): outcome for outcome in outcomes}
 
     @classmethod
-    def start(cls, path: Path, header: dict[str, Any]) -> tuple[Self, str | None]:
-        """Opens the journal at `path`, going on with it if its header is the same, else anew.
-
-        Returns the journal and, if there was an older one, a sentence that says what became of it.
-        """
-        header = json.loads(json.dumps(header))
-        old_header, outcomes = cls._read(path)
-        goes_on = old_header == header
-        message = None
-        if goes_on and outcomes:
-            message = f"Going on with {path}: {len(outcomes)} prompts are already measured."
-        elif old_header is not None and not goes_on:
-            changed = ", ".join(sorted(key for key in {*header, *old_header} if header.get(key) != old_header.get(key)))
-            message = f"Starting anew: {path} belongs to a run with another {changed}."
-        journal = cls(path, outcomes if goes_on else ())
-        journal._rewrite(header)
-        return journal, message
-
-    @classmethod
-    def beside(cls, result_path: Path | None, header: dict[str, Any]) -> tuple[Self, str | None]:
+    def beside(cls, result_path: Path | None, header: Mapping[str, Any], kind: type[Record]) -> tuple[Journal[Record], str | None]:
         """The journal of the run that will write `result_path`, in the same folder; without one the outcomes stay in memory.
 
-        Returns what `start` returns. Raises `InvalidInput` where nothing can be written.
+        It goes on with an older one of the same header, whatever the command, else starts anew. Returns the journal and, if there was an
+        older one, a sentence that says what became of it. Raises `InvalidInput` where nothing can be written.
         """
         if result_path is None:
-            return cls(None), None
+            return cls(), None
+        check_writable(result_path)
+        path = result_path.with_name(result_path.name + ".partial.jsonl")
+        header = json.loads(json.dumps({key: value for key, value in header.items() if key != "command"}))
+        old_header, outcomes = _read(path, kind)
+        message = None
+        if old_header is not None and old_header != header:
+            changed = ", ".join(sorted(key for key in {*header, *old_header} if header.get(key) != old_header.get(key)))
+            message, outcomes = f"Starting anew: {path} belongs to a run with another {changed}.", []
+        elif outcomes:
+            message = f"Going on with {path}: {len(outcomes)} prompts are already measured."
         try:
-            return cls.start(result_path.with_name(result_path.name + ".partial.jsonl"), header)
+            write_text(path, json.dumps(header) + "\n" + "".join(map(_line, outcomes)))
         except OSError as error:
             raise InvalidInput(f"The result file {result_path} cannot be written: {error.strerror}.") from None
+        return cls(path, outcomes), message
 
-    def find(self, set_name: str, prompt_id: str) -> Kind | None:
+    def find(self, set_name: str, prompt_id: str) -> Outcome[Record] | None:
         return self._outcomes.get((set_name, prompt_id))
 
-    def add(self, outcome: Kind) -> None:
+    def add(self, outcome: Outcome[Record]) -> None:
         self._outcomes[outcome.set, outcome.prompt_id] = outcome
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line(outcome))
 
-    def finish(self, result_path: Path, result: dict[str, Any]) -> None:
+    def run(self, planned: Iterable[Planned[Record]], on_prompt: Callable[[str], None] | None = None) -> list[Outcome[Record]]:
+        """Measures every prompt that is not here yet; `on_prompt` is told the set of each one that is done.
+
+        Raises `InvalidInput` where nothing came of it: a benchmark of nothing has no figures.
+        """
+        outcomes: list[Outcome[Record]] = []
+        for set_name, prompt_id, measure in planned:
+            outcome = self.find(set_name, prompt_id)
+            if outcome is None:
+                outcome = measure()
+                self.add(outcome)
+            outcomes.append(outcome)
+            if on_prompt:
+                on_prompt(set_name)
+        if not any(outcome.records for outcome in outcomes):
+            self._remove()
+            raise InvalidInput(
+                f"Nothing was measured: of {len(outcomes)} prompts {sum(outcome.num_skipped > 0 for outcome in outcomes)} do not fit the "
+                "model's context together with a whole answer; ask for shorter answers or take other prompts."
+            )
+        return outcomes
+
+    def finish(self, result_path: Path, result: Mapping[str, Any]) -> None:
         """Writes the final result, whole or not at all, and only then removes the journal's own file."""
         write_json(result_path, result)
+        self._remove()
+
+    def _remove(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
-    def _rewrite(self, header: dict[str, Any]) -> None:
-        """Drops a torn last line, so that the next one is not glued to it."""
-        assert self.path is not None
-        write_text(self.path, json.dumps(header) + "\n" + "".join(map(_line, self._outcomes.values())))
 
-    @classmethod
-    def _read(cls, path: Path) -> tuple[dict[str, Any] | None, list[Kind]]:
-        """The header and the whole lines of a journal; `(None, [])` if there is none."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            header = json.loads(lines[0])
-        except (OSError, IndexError, json.JSONDecodeError):
-            return None, []
-        outcomes: list[Kind] = []
-        for line in lines[1:]:
-            try:
-                outcomes.append(cls.outcome_type.from_json(line))
-            except (ValueError, TypeError, KeyError):
-                break
-        return header, outcomes
+def make_result(
+    header: Mapping[str, Any], outcomes: Sequence[Outcome[Record]], summarise: Callable[[list[Record]], Iterable[Any]]
+) -> dict[str, Any]:
+    """A result file's content: the header, `skipped` (turns per set that did not fit), `records` and `summary`."""
+    records = [record for outcome in outcomes for record in outcome.records]
+    skipped: Counter[str] = Counter()
+    for outcome in outcomes:
+        skipped[outcome.set] += outcome.num_skipped
+    return {
+        **header,
+        "skipped": {name: count for name, count in skipped.items() if count},
+        "records": [asdict(record) for record in records],  # type: ignore[call-overload]  # records are dataclasses
+        "summary": [asdict(summary) for summary in summarise(records)],
+    }
 
 
-def _line(outcome: Any) -> str:
+class Benchmark(ABC, Generic[Record]):
+    """Made from an engine and its settings, it refuses what cannot be measured with `InvalidInput` before anything is decoded."""
+
+    record_type: ClassVar[type[Any]]
+    summarise: ClassVar[Callable[[list[Any]], Iterable[Any]]]  # from the records to dataclasses with their figures
+    num_prompts: int
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The header of the result (`describe_run`)."""
+
+    @abstractmethod
+    def plan(self) -> Iterable[Planned[Record]]:
+        """The prompts in their order, `num_prompts` of them."""
+
+    def run(self, journal: Journal[Record] | None = None, on_prompt: Callable[[str], None] | None = None) -> list[Outcome[Record]]:
+        """Measures what `journal` does not hold yet; `on_prompt` is told the set of each prompt that is done."""
+        return (journal or Journal()).run(self.plan(), on_prompt)
+
+    def result(self, header: Mapping[str, Any], outcomes: Sequence[Outcome[Record]]) -> dict[str, Any]:
+        """The result file's content."""
+        return make_result(header, outcomes, type(self).summarise)
+
+
+def _line(outcome: Outcome[Any]) -> str:
     return json.dumps(asdict(outcome)) + "\n"
+
+
+def _read(path: Path, kind: type[Record]) -> tuple[dict[str, Any] | None, list[Outcome[Record]]]:
+    """The header and the whole lines of a journal; `(None, [])` if there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = json.loads(lines[0])
+    except (OSError, IndexError, ValueError):
+        return None, []
+    outcomes: list[Outcome[Record]] = []
+    for line in lines[1:]:
+        try:
+            fields = json.loads(line)
+            outcomes.append(Outcome(**{**fields, "records": [restore(kind, record) for record in fields["records"]]}))
+        except (ValueError, TypeError, KeyError):
+            break
+    return header, outcomes
+
+
+def restore(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """A dataclass from what `asdict` made of it, together with those among its fields.
+
+    Raises KeyError or TypeError for the values of another kind.
+    """
+    hints = get_type_hints(kind)
+    restored = {}
+    for name, value in values.items():
+        nested = next((one for one in (hints[name], *get_args(hints[name])) if is_dataclass(one)), None)
+        restored[name] = restore(nested, value) if isinstance(nested, type) and isinstance(value, Mapping) else value
+    return kind(**restored)

@@ -1,4 +1,4 @@
-"""What every result file says beside its figures: the machine, the versions, the commit; and how such a file is written.
+"""What every result file says beside its figures: the machine, the versions, the commit, the command and the settings, seeds among them.
 
 Everything here is looked up when asked and returned as plain JSON values; a fact that cannot be found is `None` or an empty list, never
 an error. torch is only imported for the accelerators. Nothing here measures anything.
@@ -9,11 +9,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hoarfrost
+
+if TYPE_CHECKING:
+    from hoarfrost.target import Target
 
 VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 
@@ -21,6 +26,38 @@ VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetenso
 X86_INSTRUCTION_SETS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni")
 X86_MATRIX_INSTRUCTION_SETS = ("amx_tile", "amx_int8", "amx_bf16")
 ARM_INSTRUCTION_SETS = ("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2")
+
+
+def describe_run(settings: Mapping[str, Any], *, evaluation: str | None = None, target: Target | None = None) -> dict[str, Any]:
+    """The header of a result, the same but for its command whenever the same thing is measured on the same machine.
+
+    `evaluation` is what the result is one of, for those who read it; `target` the model measured, which is described in the settings.
+    """
+    return {
+        **({"evaluation": evaluation} if evaluation else {}),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "commit": describe_commit(),
+        "command": describe_command(),
+        "settings": {**settings, **(describe_target(target) if target else {})},
+    }
+
+
+def describe_target(target: Target) -> dict[str, Any]:
+    import torch
+
+    return {
+        "model": target.name,
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "device": str(target.device),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def describe_command() -> list[str]:
+    """What this process was called with; the installed command goes by its name, not by where it lies."""
+    program = Path(sys.argv[0])
+    return ["hoarfrost" if program.name in ("hoarfrost", "__main__.py") else str(program), *sys.argv[1:]]
 
 
 def describe_machine() -> dict[str, Any]:

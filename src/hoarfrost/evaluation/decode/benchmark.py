@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.common.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.checks import check_list, check_names
+from hoarfrost.evaluation.common.journal import Benchmark, Outcome, Planned
+from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.evaluation.decode.modes import MODES
-from hoarfrost.evaluation.decode.records import DecodeRecord, Journal, PromptOutcome
+from hoarfrost.evaluation.decode.records import DecodeRecord, summarise
 from hoarfrost.evaluation.decode.reliability import Reliability
-from hoarfrost.evaluation.decode.summary import summarise
 from hoarfrost.evaluation.prompts.encoding import Message, encode_messages
 from hoarfrost.evaluation.prompts.sets import Prompt
 from hoarfrost.models import SHIPPED
@@ -38,7 +38,7 @@ NUM_WARM_UP_TOKENS = 32
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What is compared. Every temperature is measured in every mode (`decode_modes`), and every tree mode with every budget."""
+    """What is compared. Every temperature is measured in every mode (`modes`), and every tree mode with every budget."""
 
     modes: tuple[str, ...] = ("ar", "chain", "tree")
     budgets: tuple[int | str, ...] = (TreeConfig().budget,)
@@ -48,12 +48,10 @@ class DecodeSettings:
     chat: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("modes", self.modes), ("budgets", self.budgets), ("temperatures", self.temperatures)):
-            if not values or len(set(values)) < len(values):
-                raise InvalidInput(f"The list of {name} ({', '.join(map(str, values))}) is empty or names one twice.")
-        unknown = [mode for mode in self.modes if mode not in MODES]
-        if unknown:
-            raise InvalidInput(f"Unknown mode {unknown[0]!r}; choose from {', '.join(MODES)}.")
+        check_list("modes", self.modes)
+        check_list("budgets", self.budgets)
+        check_list("temperatures", self.temperatures)
+        check_names("mode", self.modes, MODES)
         for temperature in self.temperatures:
             self.params(temperature, 0)
         for mode in self.modes:
@@ -99,55 +97,40 @@ def plan_variants(settings: DecodeSettings, horizon: int | None) -> list[Variant
     return variants
 
 
-class DecodeBenchmark:
-    """Runs the variants over prompts; `describe` gives the result's header and `run` the whole of it."""
+class DecodeBenchmark(Benchmark[DecodeRecord]):
+    """Runs the variants over prompts."""
 
-    def __init__(self, engine: Engine, settings: DecodeSettings) -> None:
-        self.engine, self.settings = engine, settings
+    record_type = DecodeRecord
+    summarise = staticmethod(summarise)
+
+    def __init__(self, engine: Engine, settings: DecodeSettings, prompts: Sequence[Prompt]) -> None:
+        self.engine, self.settings, self.prompts, self.num_prompts = engine, settings, prompts, len(prompts)
         self.variants = plan_variants(settings, engine.drafter.horizon if engine.drafter else None)
         self._is_warm = False
         self._guessers: dict[Variant, Guesser] = {}
         self.reliability = Reliability(engine.drafter.horizon if engine.drafter else 1)
 
-    def describe(self, prompts: Sequence[Prompt], command: Sequence[str] = ()) -> dict[str, Any]:
-        """What a result says beside its figures: JSON values that are the same whenever the same thing is measured on the same machine."""
-        target, drafter = self.engine.target, self.engine.drafter
-        return {
-            "machine": describe_machine(),
-            "versions": describe_versions(),
-            "commit": describe_commit(),
-            "command": list(command),
-            "settings": {
-                **asdict(self.settings),
-                "model": target.name,
-                "drafter": drafter_name(drafter.name) if drafter else None,
-                "horizon": drafter.horizon if drafter else None,
-                "dtype": str(target.dtype).removeprefix("torch."),
-                "device": str(target.device),
-                "num_threads": torch.get_num_threads(),
-                "num_prompts": dict(Counter(prompt.set_name for prompt in prompts)),
-                "stop_on_repetition": True,
-                "left_out": "prefill, the first token, the drafter's pass over the prompt",
-            },
+    def describe(self) -> dict[str, Any]:
+        drafter = self.engine.drafter
+        settings = {
+            **asdict(self.settings),
+            "drafter": drafter_name(drafter.name) if drafter else None,
+            "horizon": drafter.horizon if drafter else None,
+            "num_prompts": dict(Counter(prompt.set_name for prompt in self.prompts)),
+            "stop_on_repetition": True,
+            "left_out": "prefill, the first token, the drafter's pass over the prompt",
         }
+        return describe_run(settings, target=self.engine.target)
 
-    def run(
-        self, prompts: Sequence[Prompt], journal: Journal | None = None, on_prompt: Callable[[Prompt], None] | None = None
-    ) -> list[PromptOutcome]:
-        """Decodes every prompt that `journal` does not hold yet; `on_prompt` is told of each one that is done."""
-        journal = journal or Journal(None)
-        outcomes: list[PromptOutcome] = []
-        for index, prompt in enumerate(prompts):
-            outcome = journal.find(prompt.set_name, prompt.prompt_id)
-            if outcome is None:
-                outcome = self.decode_prompt(prompt, index)
-                journal.add(outcome)
-            outcomes.append(outcome)
-            if on_prompt:
-                on_prompt(prompt)
-        return outcomes
+    def plan(self) -> Iterator[Planned[DecodeRecord]]:
+        for index, prompt in enumerate(self.prompts):
+            yield prompt.set_name, prompt.prompt_id, partial(self.decode_prompt, prompt, index)
 
-    def decode_prompt(self, prompt: Prompt, index: int) -> PromptOutcome:
+    def result(self, header: Mapping[str, Any], outcomes: Sequence[Outcome[DecodeRecord]]) -> dict[str, Any]:
+        """With the reliability of guesses of what this process decoded: a resumed run has not seen the rest."""
+        return {**super().result(header, outcomes), "reliability": self.reliability.records()}
+
+    def decode_prompt(self, prompt: Prompt, index: int) -> Outcome[DecodeRecord]:
         """Decodes all turns of one prompt in all variants; `index` turns their order and seeds the noise."""
         conversations: dict[float, list[Message]] = {temperature: [] for temperature in self.settings.temperatures}
         records: list[DecodeRecord] = []
@@ -156,7 +139,7 @@ class DecodeBenchmark:
                 messages.append({"role": "user", "content": text})
             ids = {temperature: encode_messages(self.engine, said, self.settings.chat) for temperature, said in conversations.items()}
             if max(map(len, ids.values())) + self.settings.max_new_tokens > self.engine.target.max_positions:
-                return PromptOutcome(prompt.set_name, prompt.prompt_id, len(prompt.turns) - turn, records)
+                return Outcome(prompt.set_name, prompt.prompt_id, records, len(prompt.turns) - turn)
             completions = self._decode_variants(ids, index)
             plain = self._plain_completions(completions)
             turn_id = f"{prompt.prompt_id}/{turn + 1}" if len(prompt.turns) > 1 else prompt.prompt_id
@@ -166,7 +149,7 @@ class DecodeBenchmark:
             for temperature, messages in conversations.items():
                 messages.append({"role": "assistant", "content": plain[temperature].text})
         self.reliability.settle()
-        return PromptOutcome(prompt.set_name, prompt.prompt_id, 0, records)
+        return Outcome(prompt.set_name, prompt.prompt_id, records)
 
     def _decode_variants(self, ids: dict[float, list[int]], index: int) -> dict[Variant, Completion]:
         self._warm_up(ids)
@@ -243,21 +226,3 @@ def first_difference(token_ids: Sequence[int], others: Sequence[int]) -> int | N
         if token_id != other:
             return index
     return None if len(token_ids) == len(others) else min(len(token_ids), len(others))
-
-
-def make_result(header: dict[str, Any], outcomes: Iterable[PromptOutcome], reliability: Reliability | None = None) -> dict[str, Any]:
-    """The result file's content: the header of `DecodeBenchmark.describe`, then `skipped` (per set), `records`, `summary`, and the
-    `reliability` of guesses (of what this process decoded: a resumed run has not seen the rest)."""
-    records: list[DecodeRecord] = []
-    skipped: Counter[str] = Counter()
-    for outcome in outcomes:
-        records.extend(outcome.records)
-        skipped[outcome.set] += outcome.num_skipped
-    summaries = summarise(records)
-    return {
-        **header,
-        "skipped": {name: count for name, count in skipped.items() if count},
-        "records": [asdict(record) for record in records],
-        "summary": [asdict(summary) for summary in summaries],
-        **({"reliability": reliability.records()} if reliability is not None else {}),
-    }

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+from hoarfrost.evaluation.common.tables import Result, Summary
 from hoarfrost.evaluation.decode.modes import mode_label
 
 AUTO = "auto"
-Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class StageBars:
     per_token: dict[str, float]
 
 
-def temperatures(result: dict[str, Any]) -> list[float]:
+def temperatures(result: Result) -> list[float]:
     return sorted({summary["temperature"] for summary in result["summary"]})
 
 
@@ -63,7 +62,7 @@ def set_names(summaries: Iterable[Summary]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(summary["set"] for summary in summaries))
 
 
-def at_temperature(result: dict[str, Any], temperature: float) -> list[Summary]:
+def at_temperature(result: Result, temperature: float) -> list[Summary]:
     return [summary for summary in result["summary"] if summary["temperature"] == temperature]
 
 
@@ -112,7 +111,7 @@ def budget_curve(summaries: Sequence[Summary], quantity: str) -> BudgetCurve | N
     )
 
 
-def acceptance_histogram(result: dict[str, Any], temperature: float) -> Histogram | None:
+def acceptance_histogram(result: Result, temperature: float) -> Histogram | None:
     """Over all rounds of all sets: the chain, and the tree with the automatic budget or else the fastest on average."""
     summaries = at_temperature(result, temperature)
     shown = [key for key in (("chain", _chain_budget(summaries)), ("tree", _shown_budget(summaries))) if key[1] is not None]

@@ -1,19 +1,26 @@
-"""Figures of a decoding result, for print and screen: speed-up by set, budget curve, acceptance, stages of a round, reliability.
-
-Colours are Okabe and Ito's, which colour-blind readers tell apart; every series also differs in hatching, line or marker, so that a grey
-print says the same. Needs matplotlib (the `plot` extra); no display and no global state: figures are made as objects and returned.
-"""
+"""Figures of a decoding result (speed-up by set, budget curve, acceptance, stages of a round, reliability), and of peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from hoarfrost.evaluation.common.plots import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    ORANGE,
+    PANEL_HEIGHT,
+    PANEL_WIDTH,
+    SKY,
+    VERMILION,
+    Named,
+    legend,
+    panels,
+    powers_of_two,
+)
+from hoarfrost.evaluation.common.tables import Result, thread_count
 from hoarfrost.evaluation.decode.figure_data import (
     BudgetCurve,
     StageBars,
@@ -25,36 +32,13 @@ from hoarfrost.evaluation.decode.figure_data import (
     temperatures,
 )
 from hoarfrost.evaluation.decode.paper import SET_NAMES
-from hoarfrost.evaluation.decode.peer_records import OVERALL
+from hoarfrost.evaluation.decode.peers import OVERALL
 from hoarfrost.evaluation.decode.reliability import calibration_error
-from hoarfrost.evaluation.decode.report import thread_count
 
-ORANGE, SKY, GREEN, BLUE, VERMILION, GREY, DARK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#8A8A8A", "#222222"
-PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.1  # inches
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": DARK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "xtick.color": DARK,
-    "ytick.color": DARK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "hatch.linewidth": 0.6,
-    "hatch.color": "white",
-    "figure.dpi": 200,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "hoarfrost",
-}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 BAR_STYLES: tuple[dict[str, Any], ...] = (
     {"color": ORANGE, "hatch": "////"},
     {"color": BLUE},
@@ -69,40 +53,29 @@ STAGE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of all figures, for as long as they are made and saved."""
-    with matplotlib.rc_context(STYLE):
-        yield
-
-
-def make_figures(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Yields (file stem, figure) for every figure that a decoding result, or a comparison with peers, has data for."""
-    makers: dict[str, Callable[[dict[str, Any]], Figure | None]] = (
-        {"peers": plot_peers}
-        if "peers" in result
-        else {
-            "speedup": plot_speedups,
-            "budget": plot_budget_curves,
-            "acceptance": plot_acceptance,
-            "stages": plot_stages,
-            "reliability": plot_reliability,
-        }
-    )
+def plot_decoding(result: Result) -> Iterator[Named]:
+    """Every figure that a decoding result has data for."""
+    makers: dict[str, Callable[[Result], Figure | None]] = {
+        "speedup": plot_speedups,
+        "budget": plot_budget_curves,
+        "acceptance": plot_acceptance,
+        "stages": plot_stages,
+        "reliability": plot_reliability,
+    }
     for stem, make in makers.items():
         figure = make(result)
         if figure is not None:
             yield stem, figure
 
 
-def plot_speedups(result: dict[str, Any]) -> Figure | None:
+def plot_speedups(result: Result) -> Figure | None:
     """Speed-up over plain decoding by set, a panel per temperature."""
-    panels = {temperature: speedup_bars(at_temperature(result, temperature)) for temperature in temperatures(result)}
-    shown = {temperature: bars for temperature, bars in panels.items() if bars is not None}
+    found = {temperature: speedup_bars(at_temperature(result, temperature)) for temperature in temperatures(result)}
+    shown = {temperature: bars for temperature, bars in found.items() if bars is not None}
     if not shown:
         return None
     num_sets = max(len(bars.sets) for bars in shown.values())
-    figure, axes = _panels(len(shown), 1, max(PANEL_WIDTH, 1 + 0.85 * num_sets), 2.6)
+    figure, axes = panels(len(shown), 1, max(PANEL_WIDTH, 1 + 0.85 * num_sets), 2.6)
     for axis, (temperature, bars) in zip(axes, shown.items(), strict=True):
         width = 0.8 / len(bars.bars)
         for index, (label, values) in enumerate(bars.bars.items()):
@@ -119,27 +92,27 @@ def plot_speedups(result: dict[str, Any]) -> Figure | None:
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("speed-up over AR")
         axis.set_title(f"Temperature {temperature:g}")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def plot_budget_curves(result: dict[str, Any]) -> Figure | None:
+def plot_budget_curves(result: Result) -> Figure | None:
     """Speed-up and tau over the tree's budget, a row per temperature."""
-    panels: list[tuple[float, str, BudgetCurve]] = []
+    shown: list[tuple[float, str, BudgetCurve]] = []
     for temperature in temperatures(result):
         summaries = at_temperature(result, temperature)
         curves = [(quantity, budget_curve(summaries, quantity)) for quantity in ("speedup", "tau")]
-        panels.extend((temperature, quantity, curve) for quantity, curve in curves if curve is not None)
-    if not panels:
+        shown.extend((temperature, quantity, curve) for quantity, curve in curves if curve is not None)
+    if not shown:
         return None
-    num_columns = len({quantity for _, quantity, _ in panels})
-    figure, axes = _panels(len(panels) // num_columns, num_columns, PANEL_WIDTH, PANEL_HEIGHT)
+    num_columns = len({quantity for _, quantity, _ in shown})
+    figure, axes = panels(len(shown) // num_columns, num_columns)
     names = {"speedup": "speed-up over AR", "tau": "tau (tokens per pass)"}
-    for axis, (temperature, quantity, curve) in zip(axes, panels, strict=True):
+    for axis, (temperature, quantity, curve) in zip(axes, shown, strict=True):
         _draw_curve(axis, curve)
         axis.set_ylabel(names[quantity])
         axis.set_title(f"Temperature {temperature:g}")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -152,20 +125,18 @@ def _draw_curve(axis: Axes, curve: BudgetCurve) -> None:
         axis.axhline(curve.auto, color=GREEN, linewidth=1.6, linestyle="--", label="DDTree auto (mean)")
     if curve.chain is not None:
         axis.axhline(curve.chain, color=VERMILION, linewidth=1.8, linestyle=":", label="DFlash chain (mean)")
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(curve.budgets, [str(budget) for budget in curve.budgets])
-    axis.minorticks_off()
+    powers_of_two(axis, curve.budgets)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("tree budget (nodes)")
 
 
-def plot_acceptance(result: dict[str, Any]) -> Figure | None:
+def plot_acceptance(result: Result) -> Figure | None:
     """How many tokens a round gave, chain against tree, a panel per temperature."""
-    panels = {temperature: acceptance_histogram(result, temperature) for temperature in temperatures(result)}
-    shown = {temperature: histogram for temperature, histogram in panels.items() if histogram is not None}
+    found = {temperature: acceptance_histogram(result, temperature) for temperature in temperatures(result)}
+    shown = {temperature: histogram for temperature, histogram in found.items() if histogram is not None}
     if not shown:
         return None
-    figure, axes = _panels(1, len(shown), PANEL_WIDTH, PANEL_HEIGHT)
+    figure, axes = panels(1, len(shown))
     for axis, (temperature, histogram) in zip(axes, shown.items(), strict=True):
         width = 0.84 / len(histogram.shares)
         for index, (label, shares) in enumerate(histogram.shares.items()):
@@ -186,18 +157,18 @@ def plot_acceptance(result: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def plot_stages(result: dict[str, Any]) -> Figure | None:
+def plot_stages(result: Result) -> Figure | None:
     """Where the time of a round goes, a bar per mode and budget, a panel per temperature."""
-    panels = {temperature: stage_bars(at_temperature(result, temperature)) for temperature in temperatures(result)}
-    shown = {temperature: bars for temperature, bars in panels.items() if bars is not None}
+    found = {temperature: stage_bars(at_temperature(result, temperature)) for temperature in temperatures(result)}
+    shown = {temperature: bars for temperature, bars in found.items() if bars is not None}
     if not shown:
         return None
     num_bars = max(len(bars.milliseconds) for bars in shown.values())
-    figure, axes = _panels(1, len(shown), 1.2 * PANEL_WIDTH, 1.3 + 0.32 * num_bars)
+    figure, axes = panels(1, len(shown), 1.2 * PANEL_WIDTH, 1.3 + 0.32 * num_bars)
     for axis, (temperature, bars) in zip(axes, shown.items(), strict=True):
         _draw_stages(axis, bars)
         axis.set_title(f"Temperature {temperature:g}")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -218,12 +189,12 @@ def _draw_stages(axis: Axes, bars: StageBars) -> None:
     axis.set_xlabel("milliseconds per round")
 
 
-def plot_reliability(result: dict[str, Any]) -> Figure | None:
+def plot_reliability(result: Result) -> Figure | None:
     """Expected against observed acceptance, as drafted and as calibrated: a mark per record, larger for more guesses."""
     records = result.get("reliability")
     if not records:
         return None
-    figure, axes = _panels(1, 2, PANEL_HEIGHT + 0.9, PANEL_HEIGHT + 0.6)
+    figure, axes = panels(1, 2, PANEL_HEIGHT + 0.9, PANEL_HEIGHT + 0.6)
     for axis, calibrated, title in zip(axes, (False, True), ("as drafted", "as calibrated"), strict=True):
         _draw_reliability(axis, [one for one in records if one["calibrated"] is calibrated])
         axis.set_title(f"{title}, mean error {calibration_error(records, calibrated):.3f}")
@@ -258,7 +229,7 @@ def _draw_reliability(axis: Axes, records: Sequence[dict[str, Any]]) -> None:
     axis.legend(loc="upper left", markerscale=0.7)
 
 
-def plot_peers(result: dict[str, Any]) -> Figure | None:
+def plot_peers(result: Result) -> Iterator[Named]:
     """Tokens/s of every engine over all prompts."""
     rates = {
         result["peers"][one["peer"]]["label"]: (one["peer"].startswith("hoarfrost"), one["tokens_per_second"])
@@ -266,8 +237,8 @@ def plot_peers(result: dict[str, Any]) -> Figure | None:
         if one["set"] == OVERALL and one["tokens_per_second"] is not None
     }
     if not rates:
-        return None
-    figure, [axis] = _panels(1, 1, 1.4 * PANEL_WIDTH, 0.6 + 0.3 * len(rates))
+        return
+    figure, [axis] = panels(1, 1, 1.4 * PANEL_WIDTH, 0.6 + 0.3 * len(rates))
     for place, (is_own, rate) in enumerate(rates.values()):
         axis.barh(place, rate, 0.7, **BAR_STYLES[1 if is_own else 0])
         axis.annotate(f"{rate:.0f}", (rate, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
@@ -277,15 +248,4 @@ def plot_peers(result: dict[str, Any]) -> Figure | None:
     axis.grid(axis="y", visible=False)
     axis.set_xlabel(f"tokens/s, {result['settings']['model']}, {thread_count(result['settings'])}")
     axis.margins(x=0.09)
-    return figure
-
-
-def _panels(num_rows: int, num_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(num_columns * width, num_rows * height + 0.4), layout="constrained")
-    return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-
-
-def _legend(figure: Figure, axis: Axes) -> None:
-    """One legend for all panels, below them."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    yield "peers", figure

@@ -1,13 +1,19 @@
-"""How a conversation becomes the token ids that a model decodes from: in its chat template, or as plain text."""
+"""How words become the token ids that a model decodes from: in its chat template, or as plain text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
     from hoarfrost.engine import Engine
 
 Message = dict[str, str]
+Encode = Callable[[str], list[int]]
+PLACEHOLDER = "\N{SNOWFLAKE}"
 
 
 def encode_messages(engine: Engine, messages: list[Message], chat: bool | None = None) -> list[int]:
@@ -20,3 +26,28 @@ def encode_messages(engine: Engine, messages: list[Message], chat: bool | None =
         return engine.chat(messages)
     ids: list[int] = engine.tokenizer("\n\n".join(message["content"] for message in messages))["input_ids"]
     return ids
+
+
+def encoder(tokenizer: Any) -> Encode:
+    """Text to token ids, nothing added."""
+    return lambda text: list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands before and after the user's words: a chat template taken apart, or next to nothing for plain text."""
+
+    opening_ids: tuple[int, ...]
+    closing: str
+
+
+def make_frame(tokenizer: Any, chat: bool | None = None) -> Frame:
+    """`chat=None` takes the chat template where there is one. Raises `InvalidInput` if `chat` is true and there is none."""
+    if chat and tokenizer.chat_template is None:
+        raise InvalidInput("The model has no chat template; leave --chat out.")
+    if tokenizer.chat_template is None or chat is False:
+        return Frame(tuple(tokenizer("")["input_ids"]), "\n")
+    messages = [{"role": "user", "content": PLACEHOLDER}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    opening, _, closing = text.partition(PLACEHOLDER)
+    return Frame(tuple(encoder(tokenizer)(opening)), closing)

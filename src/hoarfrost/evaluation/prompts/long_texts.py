@@ -7,12 +7,13 @@ taken that the shipped model was not trained on. `draw_tokens` takes a stretch f
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.prompts.encoding import Encode
 from hoarfrost.evaluation.prompts.sources import DATA_VARIABLE, HubSource, find_data_dir, read_records
 
 SOURCES = ("essays", "books")
@@ -26,8 +27,6 @@ HELD_OUT_BOOKS = {
     "Franz Kafka/Metamorphosis.md",
 }
 CHARACTERS_PER_TOKEN = 6
-
-Encode = Callable[[str], list[int]]
 
 
 @cache

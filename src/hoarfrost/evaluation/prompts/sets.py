@@ -1,7 +1,7 @@
 """The ten prompt sets of the DDTree paper (arXiv 2604.12989, section 5), worded as the DFlash and DDTree benchmarks word them.
 
 A prompt is its user turns: one, or two in MT-Bench, where the second is asked after the model's own first answer. Where the records come
-from is `prompt_sources`' business; this module knows the fields of each set, the wording and how many prompts the paper takes, which are
+from is `sources`' business; this module knows the fields of each set, the wording and how many prompts the paper takes, which are
 always the first ones. Answers are not read: decoding speed is measured here, not whether the model is right.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.common.checks import check_least, check_list
 from hoarfrost.evaluation.prompts.sources import HubSource, Record, read_records
 
 MATH_SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -113,8 +114,7 @@ PROMPT_SETS = {
 def load_sets(names: Sequence[str], *, data_dir: Path | None = None, limit: int | None = None) -> list[Prompt]:
     """Returns the prompts of several sets, one set after the other; the name `all` alone stands for every set. See `load_prompts`."""
     chosen = tuple(PROMPT_SETS) if tuple(names) == ("all",) else tuple(names)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise InvalidInput(f"The list of prompt sets ({', '.join(chosen)}) is empty or names one twice.")
+    check_list("prompt sets", chosen)
     return [prompt for name in chosen for prompt in load_prompts(name, data_dir=data_dir, limit=limit)]
 
 
@@ -122,15 +122,18 @@ def load_prompts(name: str, *, data_dir: Path | None = None, limit: int | None =
     """Returns the first `limit` prompts of a set (`None`: as many as the paper takes; fewer if the set has fewer).
 
     They are read from `data_dir/eval/`, else from the folder that HOARFROST_DATA names, else from the Hugging Face hub. Raises
-    `InvalidInput` for an unknown set, a limit below 1, a missing file, a record without the fields of its set, an unreachable hub.
+    `InvalidInput` for an unknown set, a limit below 1, a missing file, a set without a prompt, a record without the fields of its set, an
+    unreachable hub.
     """
     if name not in PROMPT_SETS:
         raise InvalidInput(f"Unknown prompt set {name!r}; choose from {', '.join(PROMPT_SETS)}, or all.")
-    if limit is not None and limit < 1:
-        raise InvalidInput(f"The limit of prompts per set is {limit}; it must be at least 1.")
+    check_least("limit of prompts per set", limit)
     chosen = PROMPT_SETS[name]
     records = read_records(chosen.file_name, chosen.hub, data_dir)
-    return list(islice(_prompts(chosen, records), limit or chosen.num_prompts))
+    prompts = list(islice(_prompts(chosen, records), limit or chosen.num_prompts))
+    if not prompts:
+        raise InvalidInput(f"The prompt set {name} has no prompt: {chosen.file_name} is empty or holds none of the records asked for.")
+    return prompts
 
 
 def _prompts(chosen: PromptSet, records: Iterator[Record]) -> Iterator[Prompt]:

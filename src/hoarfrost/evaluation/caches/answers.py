@@ -1,4 +1,4 @@
-"""From answers to figures: accuracy per task, length, cache and budget, with its interval, and the mean over tasks.
+"""What caches answered to prompts, and the accuracy of it per task, length, cache and budget, with its interval, and the mean over tasks.
 
 The interval is Wilson's at 95 %, which holds for shares and is on the safe side for partial scores. `retained` is the accuracy over that of
 the full cache on the same samples; `agreement` the share of answers that are the full cache's, token for token.
@@ -6,18 +6,74 @@ the full cache on the same samples; `agreement` the share of answers that are th
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from hoarfrost.evaluation.caches.records import AnswerRecord
-from hoarfrost.evaluation.caches.variants import FULL
+from hoarfrost.evaluation.caches.runner import Growth, GrowthMeter
+from hoarfrost.evaluation.caches.variants import FULL, CacheVariant
+from hoarfrost.evaluation.common.intervals import wilson_interval
+from hoarfrost.evaluation.common.journal import Outcome
 
 AVERAGE = "average"
-NORMAL_QUANTILE = 1.959964
 
 Variant = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """One prompt answered with one cache. `budget` is `None` for the full cache, `agrees` where the full cache was not run.
+
+    `length` is the task's nominal length in tokens, or the prompt's own where it has none; `depth` is where the fact asked for stands,
+    from 0 (first) to 1, where that is one place; `score` lies between 0 and 1; `agrees`: the same tokens as with the full cache.
+    `growth`: what the cache did while it decoded, where that was measured and rows left its window.
+    """
+
+    task: str
+    prompt_id: str
+    length: int
+    cache: str
+    budget: int | None
+    depth: float | None
+    expected: list[str]
+    answer: str
+    score: float
+    agrees: bool | None
+    growth: Growth | None = None
+
+
+def make_outcome(
+    task: str,
+    prompt_id: str,
+    answers: Mapping[CacheVariant, Sequence[int]],
+    tokenizer: Any,
+    score: Callable[[str], float],
+    meter: GrowthMeter | None = None,
+    **about: Any,
+) -> Outcome[AnswerRecord]:
+    """From the token ids per variant; `about` is what the records share besides (length, depth, expected).
+
+    `meter` is what the answers were decoded with, where growth was measured.
+    """
+    full = answers.get(CacheVariant(FULL))
+    records = []
+    for variant, token_ids in answers.items():
+        text = tokenizer.decode(token_ids, skip_special_tokens=True)
+        records.append(
+            AnswerRecord(
+                task=task,
+                prompt_id=prompt_id,
+                cache=variant.cache,
+                budget=variant.budget,
+                answer=text,
+                score=score(text),
+                agrees=None if full is None else list(token_ids) == list(full),
+                growth=None if meter is None else meter.growth(variant),
+                **about,
+            )
+        )
+    return Outcome(task, prompt_id, records)
 
 
 @dataclass(frozen=True)
@@ -97,11 +153,3 @@ def _summarise(task: str, parts: Sequence[Sequence[AnswerRecord]], variants: dic
 
 def _mean_of_means(parts: Sequence[Sequence[float]]) -> float:
     return sum(sum(part) / len(part) for part in parts) / len(parts)
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that `count` trials gave."""
-    z2 = NORMAL_QUANTILE**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = NORMAL_QUANTILE / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, centre - spread), min(1.0, centre + spread)
