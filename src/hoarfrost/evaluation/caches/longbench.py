@@ -69,8 +69,16 @@ class LongBench(Benchmark[AnswerRecord]):
         """One item with all caches."""
         prompt_ids = self.encode(item)
         answers = self.runner.answer(prompt_ids, [], item.task.max_new_tokens)
-        about = {"length": len(prompt_ids), "depth": None, "expected": list(item.answers)}
-        return make_outcome(item.task.name, item.prompt_id, answers, self.engine.tokenizer, partial(score, item), **about)
+        return make_outcome(
+            item.task.name,
+            item.prompt_id,
+            answers,
+            self.engine.tokenizer,
+            partial(score, item),
+            length=len(prompt_ids),
+            depth=None,
+            expected=list(item.answers),
+        )
 
     def encode(self, item: Item) -> list[int]:
         """The prompt's token ids, cut in the middle until it fits together with the answer.

@@ -128,7 +128,6 @@ class Benchmark(ABC, Generic[Record]):
     """Made from an engine and its settings, it refuses what cannot be measured with `InvalidInput` before anything is decoded."""
 
     record_type: ClassVar[type[Any]]
-    summarise: ClassVar[Callable[[list[Any]], Iterable[Any]]]  # from the records to dataclasses with their figures
     num_prompts: int
 
     @abstractmethod
@@ -139,13 +138,18 @@ class Benchmark(ABC, Generic[Record]):
     def plan(self) -> Iterable[Planned[Record]]:
         """The prompts in their order, `num_prompts` of them."""
 
+    @staticmethod
+    @abstractmethod
+    def summarise(records: list[Any]) -> Iterable[Any]:
+        """Dataclasses with the figures of all records."""
+
     def run(self, journal: Journal[Record] | None = None, on_prompt: Callable[[str], None] | None = None) -> list[Outcome[Record]]:
         """Measures what `journal` does not hold yet; `on_prompt` is told the set of each prompt that is done."""
         return (journal or Journal()).run(self.plan(), on_prompt)
 
     def result(self, header: Mapping[str, Any], outcomes: Sequence[Outcome[Record]]) -> dict[str, Any]:
         """The result file's content."""
-        return make_result(header, outcomes, type(self).summarise)
+        return make_result(header, outcomes, self.summarise)
 
 
 def _line(outcome: Outcome[Any]) -> str:
