@@ -268,6 +268,14 @@ class TestBench:
         path = data_dir / "eval" / "gsm8k.jsonl" / "out.json"
         assert_refused(call(*self.options(data_dir), "--json", str(path)), f"{path} cannot be written")
 
+    @pytest.mark.parametrize(
+        "arguments", [("bench", "index"), ("bench", "cache", "--shape", "qwen3-0.6b"), ("inspect", "cache", "unknown", "What?")]
+    )
+    def test_every_other_result_file_that_is_a_folder(
+        self, arguments: tuple[str, ...], call: Any, engine: FakeEngine, tmp_path: Path
+    ) -> None:
+        assert_refused(call(*arguments, "--json", str(tmp_path)), f"{tmp_path} cannot be written: it is a folder")
+
     def test_modes_without_a_drafter(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         engine.drafter = None
         assert_refused(call(*self.options(data_dir)), "'chain' needs a drafter")
