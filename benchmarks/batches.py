@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.engine.guessing import Guesser
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
-from hoarfrost.evaluation.prompt_sets import load_sets
+from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.evaluation.prompts.sets import load_sets
 from hoarfrost.files import write_json
 
 VARIANTS = {"AR": TreeConfig.autoregressive(), "DDTree 4": TreeConfig(budget=4), "DDTree auto": TreeConfig()}
@@ -76,15 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = Engine.load("tiny", dtype=arguments.dtype)
     prompts = [engine.chat(prompt.turns[0]) for prompt in load_sets(arguments.sets.split(","), limit=arguments.limit)]
-    header = {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "commit": describe_commit(),
-        "command": " ".join(sys.argv),
-        "threads": torch.get_num_threads(),
-        "dtype": arguments.dtype,
-        "prompts": len(prompts),
-    }
+    header = describe_run({"num_prompts": len(prompts)}, target=engine.target)
     summary = [row for temperature in (0.0, 1.0) for row in measure(engine, arguments, prompts, temperature)]
     table = Table("temperature", "batch", "mode", "tokens/s", "over AR", "range", title=f"{len(prompts)} prompts, tiny, {arguments.dtype}")
     for row in summary:

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
-from hoarfrost.evaluation.prompt_sets import load_prompts
+from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.evaluation.prompts.sets import load_prompts
 from hoarfrost.files import write_json
 from hoarfrost.sampling import gumbel_noise_range, probabilities
 from hoarfrost.target import PackedRows
@@ -87,16 +87,9 @@ def main() -> int:
                     near_ties, faults = near_ties + tie, faults + (not tie)
                 row = {"temperature": params.temperature, "top_p": params.top_p, "tree": name, "batch": batch_size}
                 summary.append(row | {"prompts": len(prompts), "tokens": sum(map(len, plain)), "near_ties": near_ties, "faults": faults})
-    report = {
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "commit": describe_commit(),
-        "command": " ".join(sys.argv),
-        "dtype": "float32",
-        "summary": summary,
-    }
     if arguments.json:
-        write_json(arguments.json, report)
+        settings = {"num_prompts": len(prompts), "max_new_tokens": arguments.max_new_tokens, "seeds": [one.seed for one in SETTINGS]}
+        write_json(arguments.json, {**describe_run(settings, target=engine.target), "summary": summary})
     near_ties, faults = (sum(row[key] for row in summary) for key in ("near_ties", "faults"))
     compared = sum(row["tokens"] for row in summary)
     Console().print(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AttentionInterface, AutoModelForCausalLM, Qwen3Config
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.files import write_json
 from hoarfrost.kernels.linear import pack_linears
 from hoarfrost.models import SHIPPED
@@ -146,17 +145,7 @@ def main() -> None:
         table.add_row(*(str(row[key]) for key in ("dtype", "past", "rows", "stock_ms", "fused_ms", "ratio", "ratio_quartiles")))
     Console().print(table)
     if arguments.json:
-        write_json(
-            arguments.json,
-            {
-                "machine": describe_machine(),
-                "versions": describe_versions(),
-                "commit": describe_commit(),
-                "command": " ".join(sys.argv),
-                "threads": arguments.threads,
-                "summary": summary,
-            },
-        )
+        write_json(arguments.json, {**describe_run({"num_threads": arguments.threads}), "summary": summary})
 
 
 if __name__ == "__main__":

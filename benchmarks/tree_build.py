@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.files import write_json
 from hoarfrost.tree import Candidates, DraftTree, Marginals, build_trees, candidates_of, grow_trees
 from hoarfrost.tree.plain import build_tree_plain
@@ -150,8 +150,8 @@ def main() -> int:
     )
     if arguments.json:
         settings = {name: getattr(arguments, name) for name in ("horizon", "vocab_size", "dtype", "pairs")}
-        facts = {"machine": describe_machine(), "versions": describe_versions(), "commit": describe_commit()}
-        write_json(arguments.json, {**facts, "settings": settings, "seeds": list(range(NUM_BLOCKS)), "summary": summary, "batch": batch})
+        header = describe_run({**settings, "seeds": list(range(NUM_BLOCKS))})
+        write_json(arguments.json, {**header, "summary": summary, "batch": batch})
     return 0
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hoarfrost.evaluation.decode_benchmark import make_result
-from hoarfrost.evaluation.decode_records import DecodeRecord, PromptOutcome
-from hoarfrost.evaluation.machine import describe_machine
+from hoarfrost.evaluation.common.journal import Outcome, make_result
+from hoarfrost.evaluation.common.machine import describe_machine
+from hoarfrost.evaluation.decode.records import DecodeRecord, summarise
 
 NUM_TOKENS = 121
 TAUS = {
@@ -67,10 +67,9 @@ def make_decode_result(
 ) -> dict[str, Any]:
     """A result as it comes out of its file. On the second set the largest budget costs twice as much, so that another one is best."""
     outcomes = [
-        PromptOutcome(
+        Outcome(
             set_name,
             str(prompt),
-            0,
             [
                 make_record(set_name, str(prompt), mode, budget, temperature, 2.0 if budget == 32 and set_name == sets[-1] else 1.0)
                 for temperature in temperatures
@@ -92,7 +91,7 @@ def make_decode_result(
         "left_out": "prefill",
     }
     header = {"machine": describe_machine(), "versions": {}, "commit": "abc", "command": [], "settings": settings}
-    result: dict[str, Any] = json.loads(json.dumps(make_result(header, outcomes)))
+    result: dict[str, Any] = json.loads(json.dumps(make_result(header, outcomes, summarise)))
     return result
 
 

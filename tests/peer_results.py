@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hoarfrost.evaluation.machine import describe_machine
-from hoarfrost.evaluation.peer_records import PeerOutcome, PeerRecord, make_peer_result
+from hoarfrost.evaluation.common.journal import Outcome, make_result
+from hoarfrost.evaluation.common.machine import describe_machine
+from hoarfrost.evaluation.decode.peers import PeerRecord, summarise_peers
 
 SECONDS_PER_TOKEN = {"hoarfrost-ar": 0.004, "hoarfrost-tree": 0.001, "fast": 0.002}
 LABELS = {"hoarfrost-ar": "Hoarfrost AR", "hoarfrost-tree": "Hoarfrost DDTree", "fast": "Fast engine"}
@@ -19,7 +20,7 @@ def make_record(set_name: str, prompt_id: str, peer: str, *, tokens: int = 101, 
 
 def make_peers() -> dict[str, Any]:
     outcomes = [
-        PeerOutcome(name, str(index), 0, [make_record(name, str(index), peer, agrees=peer != "fast" or index > 0) for peer in LABELS])
+        Outcome(name, str(index), [make_record(name, str(index), peer, agrees=peer != "fast" or index > 0) for peer in LABELS])
         for name in ("gsm8k", "mt_bench")
         for index in range(3)
     ]
@@ -35,5 +36,7 @@ def make_peers() -> dict[str, Any]:
         },
         "peers": {peer: {"label": label, "dtype": "float32", "versions": {}} for peer, label in LABELS.items()},
     }
-    result: dict[str, Any] = json.loads(json.dumps(make_peer_result(header, outcomes, {"slow": "not installed"})))
+    result: dict[str, Any] = json.loads(
+        json.dumps(make_result({**header, "failures": {"slow": "not installed"}}, outcomes, summarise_peers))
+    )
     return result

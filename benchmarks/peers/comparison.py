@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from peers import HOARFROST, Peer, PeerFailure
 
-from hoarfrost.evaluation.decode_benchmark import first_difference
-from hoarfrost.evaluation.peer_records import PeerOutcome, PeerRecord
-from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.evaluation.common.journal import Outcome
+from hoarfrost.evaluation.decode.benchmark import first_difference
+from hoarfrost.evaluation.decode.peers import PeerRecord
+from hoarfrost.evaluation.prompts.sets import Prompt
 
 TIMEOUT_SECONDS = 900.0
 NUM_WARM_UP_TOKENS = 32
@@ -35,7 +36,7 @@ class Comparison:
         self.workers, self.peers, self.max_new_tokens, self.failures = workers, list(peers), max_new_tokens, failures
         self._is_warm = False
 
-    def measure(self, prompt: Prompt, index: int) -> PeerOutcome:
+    def measure(self, prompt: Prompt, index: int) -> Outcome[PeerRecord]:
         """All turns of one prompt; a second turn follows Hoarfrost's plain answer. `index` turns the order of the peers."""
         messages: list[dict[str, str]] = []
         records: list[PeerRecord] = []
@@ -44,11 +45,11 @@ class Comparison:
             request = {"messages": messages, "max_new_tokens": self.max_new_tokens}
             reference = self.workers[HOARFROST].ask(request, TIMEOUT_SECONDS)
             if "does_not_fit" in reference:
-                return PeerOutcome(prompt.set_name, prompt.prompt_id, len(prompt.turns) - turn, records)
+                return Outcome(prompt.set_name, prompt.prompt_id, records, len(prompt.turns) - turn)
             turn_id = f"{prompt.prompt_id}/{turn + 1}" if len(prompt.turns) > 1 else prompt.prompt_id
             records.extend(self._measure_turn(prompt.set_name, turn_id, reference, index))
             messages.append({"role": "assistant", "content": reference["text"]})
-        return PeerOutcome(prompt.set_name, prompt.prompt_id, 0, records)
+        return Outcome(prompt.set_name, prompt.prompt_id, records)
 
     def _measure_turn(self, set_name: str, turn_id: str, reference: dict[str, Any], index: int) -> list[PeerRecord]:
         expected = reference["token_ids"]

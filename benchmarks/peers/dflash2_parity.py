@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from hoarfrost.drafting import DFlashConfig, DFlashDrafter, DFlashModel, load_drafter, save_drafter
 from hoarfrost.drafting.config import FULL, SLIDING
 from hoarfrost.drafting.selector import transition_scores
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions, package_version
+from hoarfrost.evaluation.common.machine import describe_run, package_version
 from hoarfrost.files import write_json
 from hoarfrost.tree import Conditionals, Marginals, Transitions, top_of
 
@@ -344,11 +344,7 @@ def main() -> int:
         write_json(
             arguments.json,
             {
-                "machine": describe_machine(),
-                "versions": {**describe_versions(), "dflash": version},
-                "commit": describe_commit(),
-                "dtype": "float32",
-                "bound": BOUND,
+                **describe_run({"dtype": "float32", "bound": BOUND, "dflash": version}),
                 "holds": all(one.holds for one in results.values()),
                 "cases": {name: {**vars(one), "largest_relative": max(one.relative())} for name, one in results.items()},
             },

@@ -35,9 +35,8 @@ from worker_process import WorkerProcess
 
 from hoarfrost.cache.index import new_index
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.index_benchmark import EVICTION_BYTES, GROUP, Truth, elapsed_ms, is_fetched, lay_out
-from hoarfrost.evaluation.index_data import DATA, make_head
-from hoarfrost.evaluation.machine import describe_commit, describe_machine, describe_versions
+from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.evaluation.index.benchmark import DATA, EVICTION_BYTES, GROUP, Truth, elapsed_ms, is_fetched, lay_out, make_head
 from hoarfrost.files import write_json
 
 COMMIT = "1137dbb"
@@ -164,7 +163,8 @@ def main() -> None:
     if min(arguments.keys, arguments.dim, arguments.heads) < 1 or arguments.repeats < 2:
         raise InvalidInput("Give at least 1 of everything, and 2 repeats: the first one is not counted.")
     torch.set_num_threads(1)
-    commit = describe_commit()
+    settings = {name: getattr(arguments, name) for name in ("keys", "dim", "heads", "repeats")}
+    header = describe_run(settings, evaluation="index-published")
     python = make_environment("mdci", HERE / "requirements-mdci.txt")
     source, rows, greeting = source_of(arguments.source), [], {}
     for data in DATA:
@@ -177,11 +177,8 @@ def main() -> None:
                     comparison.measure(worker, turn)
             rows += comparison.rows(data)
     show(rows)
-    settings = {name: getattr(arguments, name) for name in ("keys", "dim", "heads", "repeats")}
-    command = " ".join(["benchmarks/peers/published_index.py", *(f"--{name} {value}" for name, value in settings.items())])
-    result = {"evaluation": "index-published", "machine": describe_machine(), "versions": {**describe_versions(), "m-dci": COMMIT}}
-    result |= {"published": greeting["versions"], "commit": commit, "command": command, "settings": settings, "summary": rows}
-    write_json(arguments.json, result)
+    published = {"m-dci": COMMIT, **greeting["versions"]}
+    write_json(arguments.json, {**header, "published": published, "summary": rows})
 
 
 if __name__ == "__main__":

@@ -14,20 +14,20 @@ import hashlib
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from comparison import TIMEOUT_SECONDS, Comparison
 from peers import BUILD, HOARFROST, PEERS, Peer, PeerFailure, worker_command
-from rich.console import Console
 from worker_process import WorkerProcess
 
 from hoarfrost.cli.progress import prompt_progress
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.machine import describe_commit, describe_machine
-from hoarfrost.evaluation.peer_records import PeerJournal, make_peer_result
-from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
-from hoarfrost.evaluation.prompt_sets import Prompt, load_sets
+from hoarfrost.evaluation.common.journal import Journal, make_result
+from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.evaluation.decode.peers import PeerRecord, report_peers, summarise_peers
+from hoarfrost.evaluation.prompts.sets import Prompt, load_sets
 from hoarfrost.models import SHIPPED
 
 EXIT_INVALID_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -99,21 +99,17 @@ def fingerprint(model: Path) -> str:
 
 def describe(arguments: argparse.Namespace, prompts: list[Prompt], peers: list[Peer], greetings: dict[str, Any]) -> dict[str, Any]:
     """The header of the result."""
-    return {
-        "machine": describe_machine(),
-        "commit": describe_commit(),
-        "settings": {
-            "model": arguments.model,
-            "drafter": str(arguments.drafter or (arguments.model if arguments.model in SHIPPED else None)),
-            "max_new_tokens": arguments.max_new_tokens,
-            "num_threads": arguments.threads,
-            "dtype": arguments.dtype,
-            "num_prompts": dict(Counter(prompt.set_name for prompt in prompts)),
-            "stop_on_repetition": True,
-            "left_out": LEFT_OUT,
-        },
-        "peers": {peer.name: {"label": peer.label, **greetings[peer.worker]} for peer in peers},
+    settings = {
+        "model": arguments.model,
+        "drafter": str(arguments.drafter or (arguments.model if arguments.model in SHIPPED else None)),
+        "max_new_tokens": arguments.max_new_tokens,
+        "num_threads": arguments.threads,
+        "dtype": arguments.dtype,
+        "num_prompts": dict(Counter(prompt.set_name for prompt in prompts)),
+        "stop_on_repetition": True,
+        "left_out": LEFT_OUT,
     }
+    return {**describe_run(settings), "peers": {peer.name: {"label": peer.label, **greetings[peer.worker]} for peer in peers}}
 
 
 def main() -> None:
@@ -125,25 +121,16 @@ def main() -> None:
         failures = {peer.name: unstarted[peer.worker] for peer in wanted if peer.worker in unstarted}
         peers = [peer for peer in wanted if peer.worker in processes]
         header = describe(arguments, prompts, peers, greetings)
-        journal, message = PeerJournal.beside(arguments.json, header)
+        journal, message = Journal.beside(arguments.json, header, PeerRecord)
         if message:
             print(message, file=sys.stderr)
         comparison = Comparison(processes, peers, arguments.max_new_tokens, failures)
-        outcomes = []
+        planned = ((one.set_name, one.prompt_id, partial(comparison.measure, one, index)) for index, one in enumerate(prompts))
         with prompt_progress(len(prompts)) as on_prompt:
-            for index, prompt in enumerate(prompts):
-                outcome = journal.find(prompt.set_name, prompt.prompt_id)
-                if outcome is None:
-                    outcome = comparison.measure(prompt, index)
-                    journal.add(outcome)
-                outcomes.append(outcome)
-                on_prompt(prompt)
-        result = make_peer_result({**header, "command": sys.argv}, outcomes, comparison.failures)
+            outcomes = journal.run(planned, on_prompt)
+        result = make_result({**header, "failures": comparison.failures}, outcomes, summarise_peers)
         journal.finish(arguments.json, result)
-    console = Console(highlight=False, markup=False)
-    for table in peer_tables(result):
-        console.print(table.to_rich())
-    console.print(peer_caption(result))
+    report_peers(result).print()
 
 
 if __name__ == "__main__":

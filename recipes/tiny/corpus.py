@@ -22,7 +22,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hoarfrost.evaluation.prompt_sets import MATH_SUFFIX, PYTHON_PREFIX
+from hoarfrost.evaluation.prompts.sets import MATH_SUFFIX, PYTHON_PREFIX
 
 VOCAB_SIZE = 8192
 END_OF_TEXT, TURN_START, TURN_END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from corpus import END_OF_TEXT, TURN_END, TURN_START
 
-from hoarfrost.evaluation.retrieval_tasks import NAMES, WORDS
+from hoarfrost.evaluation.caches.retrieval_tasks import NAMES, WORDS
 
 
 def number(rng: random.Random) -> str:

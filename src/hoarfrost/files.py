@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hoarfrost.errors import InvalidInput
+
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented UTF-8 JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON cannot carry."""
@@ -22,3 +24,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises `InvalidInput` where `write_text` could not write: to be asked before the work whose result goes there."""
+    if path.is_dir():
+        raise InvalidInput(f"The result file {path} cannot be written: it is a folder; name a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"The result file {path} cannot be written: {error.strerror}.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise InvalidInput(f"The result file {path} cannot be written: its folder is read-only.")

@@ -251,9 +251,35 @@ class TestBench:
     def test_bad_input(self, changes: list[str], said: str, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         assert_refused(call(*self.options(data_dir), *changes), said)
 
+    @pytest.mark.parametrize("options", [[], ["--sets", "gsm8k,mbpp"]])
+    def test_a_set_without_a_prompt(self, options: list[str], call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        (data_dir / "eval" / "mbpp_sanitized.json").write_text('[{"task_id": 2, "prompt": "of another split"}]', encoding="utf-8")
+        if not options:
+            (data_dir / "eval" / "gsm8k.jsonl").write_text("\n", encoding="utf-8")
+        assert_refused(call(*self.options(data_dir), *options), "has no prompt")
+        assert engine.prompts == []
+
+    def test_prompts_of_which_none_fits(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        engine.target.max_positions = 20
+        path = data_dir / "made" / "result.json"
+        assert_refused(call(*self.options(data_dir), "--json", str(path)), "Nothing was measured: of 4 prompts 4 do not fit")
+        assert list(path.parent.iterdir()) == []
+
+    def test_a_result_file_that_is_a_folder(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        assert_refused(call(*self.options(data_dir), "--json", str(data_dir)), f"{data_dir} cannot be written: it is a folder")
+        assert engine.prompts == []
+
     def test_a_result_file_that_cannot_be_written(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         path = data_dir / "eval" / "gsm8k.jsonl" / "out.json"
         assert_refused(call(*self.options(data_dir), "--json", str(path)), f"{path} cannot be written")
+
+    @pytest.mark.parametrize(
+        "arguments", [("bench", "index"), ("bench", "cache", "--shape", "qwen3-0.6b"), ("inspect", "cache", "unknown", "What?")]
+    )
+    def test_every_other_result_file_that_is_a_folder(
+        self, arguments: tuple[str, ...], call: Any, engine: FakeEngine, tmp_path: Path
+    ) -> None:
+        assert_refused(call(*arguments, "--json", str(tmp_path)), f"{tmp_path} cannot be written: it is a folder")
 
     def test_modes_without_a_drafter(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         engine.drafter = None

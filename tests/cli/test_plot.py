@@ -185,7 +185,6 @@ def test_without_matplotlib_there_is_a_sentence_and_the_table(
     call: Any, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "hoarfrost.evaluation.plots", raising=False)
     outcome = call("plot", file, "--out", str(tmp_path / "figures"))
     assert outcome.code == 2
     assert "hoarfrost[plot]" in outcome.err

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 import hoarfrost
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.evaluation.conversation import encode_messages
+from hoarfrost.evaluation.prompts.encoding import encode_messages
 
 
 def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hoarfrost.cli.options import (
-    EXIT_INTERRUPTED,
     Chat,
     Device,
     Drafter,
@@ -22,15 +20,14 @@ from hoarfrost.cli.options import (
     parse_list,
     shows_defaults_of,
 )
-from hoarfrost.cli.plot import read_result
 from hoarfrost.errors import InvalidInput
-from hoarfrost.evaluation.decode_modes import MODES
+from hoarfrost.evaluation.decode.modes import MODES
 
 if TYPE_CHECKING:
-    from hoarfrost.evaluation.decode_records import Journal
+    from hoarfrost.evaluation.common.tables import Report
 
 app = typer.Typer(help="Measure decoding; make tables from the results.", no_args_is_help=True)
-DECODE_SETTINGS = "hoarfrost.evaluation.decode_benchmark:DecodeSettings"
+DECODE_SETTINGS = "hoarfrost.evaluation.decode.benchmark:DecodeSettings"
 
 
 @app.command(cls=shows_defaults_of(DECODE_SETTINGS))
@@ -55,9 +52,10 @@ def decode(
 
     The modes alternate prompt by prompt. Answers end where they start to repeat themselves.
     """
-    from hoarfrost.cli.progress import prompt_progress
-    from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
-    from hoarfrost.evaluation.prompt_sets import load_sets
+    from hoarfrost.cli.progress import measure
+    from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
+    from hoarfrost.evaluation.decode.report import report_speed
+    from hoarfrost.evaluation.prompts.sets import load_sets
 
     settings = DecodeSettings(
         **given(
@@ -70,20 +68,8 @@ def decode(
         )
     )
     prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
-    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings)
-    header = benchmark.describe(prompts)
-    journal = open_journal(json_file, header)
-    try:
-        with prompt_progress(len(prompts)) as on_prompt:
-            outcomes = benchmark.run(prompts, journal, on_prompt)
-    except KeyboardInterrupt:
-        remedy = "" if journal.path is None else "; the same command goes on from here"
-        typer.echo(f"Interrupted{remedy}.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    result = make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes, benchmark.reliability)
-    if json_file is not None:
-        journal.finish(json_file, result)
-    print_tables(result)
+    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings, prompts)
+    report_speed(measure(benchmark, json_file)).print()
 
 
 @app.command()
@@ -92,33 +78,17 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print the tables of a result file."""
-    from hoarfrost.evaluation.report import to_markdown
+    from hoarfrost.evaluation.decode.report import report_speed
+    from hoarfrost.evaluation.results import DECODING, name_of, read_result
 
     result = read_result(file)
-    if "peers" in result or "evaluation" in result:
+    if name_of(result) != DECODING:
         raise InvalidInput(f"The file {file} is no result of `bench decode`; `hoarfrost plot` makes its tables.")
+    print_report(report_speed(result), markdown)
+
+
+def print_report(report: Report, markdown: bool) -> None:
     if markdown:
-        typer.echo(to_markdown(result), nl=False)
+        typer.echo(report.to_markdown(), nl=False)
     else:
-        print_tables(result)
-
-
-def open_journal(json_file: Path | None, header: dict[str, Any]) -> Journal:
-    """The journal beside the result file; without one the records are only kept in memory."""
-    from hoarfrost.evaluation.decode_records import Journal
-
-    journal, message = Journal.beside(json_file, header)
-    if message:
-        typer.echo(message, err=True)
-    return journal
-
-
-def print_tables(result: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from hoarfrost.evaluation.report import caption, tables
-
-    console = Console(highlight=False, markup=False)
-    for table in tables(result):
-        console.print(table.to_rich())
-    console.print(caption(result))
+        report.print()

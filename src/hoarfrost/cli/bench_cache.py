@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,9 @@ from hoarfrost.cli.options import Device, Dtype, Weights, given, parse_list, sho
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hoarfrost.evaluation.cache_speed import SpeedRecord
     from hoarfrost.target import Target
 
-SETTINGS = "hoarfrost.evaluation.cache_speed:SpeedSettings"
+SETTINGS = "hoarfrost.evaluation.caches.speed:SpeedSettings"
 
 
 def cache(
@@ -33,9 +31,9 @@ def cache(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
 ) -> None:
     """Compare the time of a token and the memory of the context; stores are filled with random rows."""
-    from hoarfrost.evaluation.cache_header import describe_run
-    from hoarfrost.evaluation.cache_speed import SpeedSettings, make_result, measure
-    from hoarfrost.files import write_json
+    from hoarfrost.evaluation.caches.report import report_speed
+    from hoarfrost.evaluation.caches.speed import SpeedSettings, measure
+    from hoarfrost.files import check_writable, write_json
 
     settings = SpeedSettings(
         **given(
@@ -46,18 +44,19 @@ def cache(
             num_steps=steps,
         )
     )
-    target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device, weights)
-    typer.echo(f"{'cache':13}{'context':>9}{'ms/token':>10}{'slowest':>9}{'start s':>9}{'hot MiB':>10}{'cold MiB':>10}{'index MiB':>10}")
-    records = measure(target, settings, _print)
     if json_file is not None:
-        described = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()}
-        write_json(json_file, make_result(describe_run("cache speed", target, described, ["hoarfrost", *sys.argv[1:]]), records))
+        check_writable(json_file)
+    target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device, weights)
+    result = measure(target, settings, on_case=lambda case: typer.echo(case, err=True))
+    if json_file is not None:
+        write_json(json_file, result)
+    report_speed(result).print()
 
 
 def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str, weights: str) -> Target:
     from transformers.utils import logging
 
-    from hoarfrost.evaluation.cache_speed import random_target
+    from hoarfrost.evaluation.caches.speed import random_target
     from hoarfrost.target import Target
 
     if (model is None) == (shape is None):
@@ -68,11 +67,6 @@ def _load(model: str | None, shape: str | None, layers: int, max_positions: int,
     if model is not None:
         return Target.load(model, dtype=dtype, device=device, weights=weights)
     return random_target(str(shape), layers, max_positions, dtype=dtype, device=device)
-
-
-def _print(record: SpeedRecord) -> None:
-    sizes = "".join(f"{size / 2**20:10.1f}" for size in (record.hot_bytes, record.cold_bytes, record.index_bytes))
-    typer.echo(f"{record.cache:13}{record.context:9}{record.ms_per_token:10.2f}{record.max_ms:9.2f}{record.start_ms / 1000:9.2f}{sizes}")
 
 
 def register(app: typer.Typer) -> None:

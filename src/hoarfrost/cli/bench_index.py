@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hoarfrost.cli.options import given, parse_list, shows_defaults_of
 
-SETTINGS = "hoarfrost.evaluation.index_benchmark:IndexSettings"
+SETTINGS = "hoarfrost.evaluation.index.benchmark:IndexSettings"
 
 
 def index(
@@ -31,8 +30,9 @@ def index(
 
     Builds and searches alternate between the indexes; searches start with cold caches.
     """
-    from hoarfrost.evaluation.index_benchmark import IndexSettings, run_index_benchmark
-    from hoarfrost.files import write_json
+    from hoarfrost.evaluation.index.benchmark import IndexSettings, run_index_benchmark
+    from hoarfrost.evaluation.index.report import report_index
+    from hoarfrost.files import check_writable, write_json
 
     settings = IndexSettings(
         **given(
@@ -49,34 +49,12 @@ def index(
             seed=seed,
         )
     )
+    if json_file is not None:
+        check_writable(json_file)
     result = run_index_benchmark(settings, on_case=lambda case: typer.echo(case, err=True))
-    result["command"] = ["hoarfrost", *sys.argv[1:]]
     if json_file is not None:
         write_json(json_file, result)
-    _print(result["summary"])
-
-
-def _print(summary: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Page indexes, per KV head")
-    columns = {
-        "index": ("index", "{}"),
-        "data": ("data", "{}"),
-        "keys": ("keys", "{:,}"),
-        "build_ms_per_head": ("build ms", "{:.1f}"),
-        "query_ms": ("query ms", "{:.2f}"),
-        "recall": ("recall", "{:.2f}"),
-        "mass": ("mass", "{:.3f}"),
-        "token_oracle_mass": ("oracle", "{:.3f}"),
-        "bytes_per_key": ("bytes", "{:.0f}"),
-    }
-    for title, _ in columns.values():
-        table.add_column(title, justify="left" if title in ("index", "data") else "right", no_wrap=True)
-    for row in summary:
-        table.add_row(*(form.format(row[name]) for name, (_, form) in columns.items()))
-    Console(highlight=False).print(table)
+    report_index(result).print()
 
 
 def register(app: typer.Typer) -> None:

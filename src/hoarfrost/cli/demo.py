@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hoarfrost.engine import Engine, Piece
-    from hoarfrost.evaluation.decode_records import PromptOutcome
-    from hoarfrost.evaluation.prompt_sets import Prompt
+    from hoarfrost.evaluation.common.journal import Outcome
+    from hoarfrost.evaluation.decode.records import DecodeRecord
+    from hoarfrost.evaluation.prompts.sets import Prompt
 
 NUM_STREAMED_TOKENS = 96
 NUM_COMPARED_TOKENS = 160
@@ -37,10 +38,10 @@ class DemoPrompts:
 
     @classmethod
     def load(cls) -> DemoPrompts:
-        from hoarfrost import evaluation
-        from hoarfrost.evaluation.prompt_sets import Prompt
+        from hoarfrost.evaluation import prompts as room
+        from hoarfrost.evaluation.prompts.sets import Prompt
 
-        content = json.loads((Path(evaluation.__file__).parent / "demo_prompts.json").read_text(encoding="utf-8"))
+        content = json.loads((Path(room.__file__).parent / "demo_prompts.json").read_text(encoding="utf-8"))
         prompts = tuple(Prompt(entry["set"], entry["prompt_id"], (entry["text"],)) for entry in content["prompts"])
         return cls({name: source["kind"] for name, source in content["sources"].items()}, prompts)
 
@@ -70,7 +71,7 @@ def demo(
 
 def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -> None:
     """Streams one answer; what the drafter guessed right is marked."""
-    from hoarfrost.evaluation.conversation import encode_messages
+    from hoarfrost.evaluation.prompts.encoding import encode_messages
     from hoarfrost.sampling import SamplingParams
 
     console.rule(f"{kind} ({prompt.set_name} {prompt.prompt_id})", align="left")
@@ -105,24 +106,24 @@ def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
 def compare(console: Console, engine: Engine, prompts: Sequence[Prompt]) -> None:
     """Measures the three modes on all prompts, in turns, and prints the table."""
     from hoarfrost.cli.progress import prompt_progress
-    from hoarfrost.evaluation.decode_benchmark import DecodeBenchmark, DecodeSettings, make_result
-    from hoarfrost.evaluation.report import caption, mode_table, speedup_by_set
+    from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
+    from hoarfrost.evaluation.decode.report import mode_table, report_speed, speedup_by_set
 
     modes = ("ar", "chain", "tree") if engine.drafter else ("ar",)
     budgets = (engine.tree.budget,) if engine.tree.budget else DecodeSettings().budgets
     settings = DecodeSettings(modes=modes, budgets=budgets, max_new_tokens=NUM_COMPARED_TOKENS)
-    benchmark = DecodeBenchmark(engine, settings)
+    benchmark = DecodeBenchmark(engine, settings, prompts)
     with prompt_progress(len(prompts)) as on_prompt:
-        outcomes = benchmark.run(prompts, on_prompt=on_prompt)
-    header = benchmark.describe(prompts)
-    overall = make_result(header, [_pooled(outcome) for outcome in outcomes])["summary"]
-    result = make_result(header, outcomes)
+        outcomes = benchmark.run(on_prompt=on_prompt)
+    header = benchmark.describe()
+    overall = benchmark.result(header, [_pooled(outcome) for outcome in outcomes])["summary"]
+    result = benchmark.result(header, outcomes)
     console.print(mode_table(overall, f"{len(prompts)} real prompts, one after the other, in turns").to_rich())
     console.print(speedup_by_set(result["summary"]))
-    console.print(caption(result), style="dim")
+    console.print(report_speed(result).notes[0], style="dim")
 
 
-def _pooled(outcome: PromptOutcome) -> PromptOutcome:
+def _pooled(outcome: Outcome[DecodeRecord]) -> Outcome[DecodeRecord]:
     """The same records as if all sets were one."""
     records = [replace(record, set="all", prompt_id=f"{record.set} {record.prompt_id}") for record in outcome.records]
     return replace(outcome, set="all", records=records)

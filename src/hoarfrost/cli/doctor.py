@@ -22,7 +22,7 @@ class Finding:
 
 
 def versions() -> Iterator[Finding]:
-    from hoarfrost.evaluation.machine import describe_commit, describe_versions
+    from hoarfrost.evaluation.common.machine import describe_commit, describe_versions
 
     found = describe_versions()
     yield Finding("hoarfrost", OK, f"{found.pop('hoarfrost')} (commit {describe_commit() or 'unknown'})")
@@ -31,7 +31,7 @@ def versions() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    from hoarfrost.evaluation.machine import describe_machine
+    from hoarfrost.evaluation.common.machine import describe_machine
 
     found = describe_machine()
     memory = f"{found['memory_bytes'] / 2**30:.1f} GiB" if found["memory_bytes"] else "unknown memory"
@@ -139,9 +139,9 @@ def decoding(alias: str) -> Finding:
 
 
 def prompt_sets() -> Iterator[Finding]:
-    from hoarfrost.evaluation.machine import package_version
-    from hoarfrost.evaluation.prompt_sets import PROMPT_SETS
-    from hoarfrost.evaluation.prompt_sources import DATA_VARIABLE, find_data_dir
+    from hoarfrost.evaluation.common.machine import package_version
+    from hoarfrost.evaluation.prompts.sets import PROMPT_SETS
+    from hoarfrost.evaluation.prompts.sources import DATA_VARIABLE, find_data_dir
 
     folder = find_data_dir(None)
     if folder is None:

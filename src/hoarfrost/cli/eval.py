@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Chat, Device, Dtype, Model, Weights, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.bench import print_report
+from hoarfrost.cli.options import Chat, Device, Dtype, Model, Weights, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from hoarfrost.evaluation.journal import OutcomeJournal
 
 app = typer.Typer(help="Measure what a cache costs in accuracy.", no_args_is_help=True)
 
@@ -23,7 +22,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder with the data; else H
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")]
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.retrieval_benchmark:RetrievalSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.retrieval:RetrievalSettings"))
 def retrieval(
     model: Model,
     caches: Caches = None,
@@ -43,19 +42,16 @@ def retrieval(
     json_file: JsonFile = None,
 ) -> None:
     """Passkeys, needles, look-ups, variables and common words: how many are found with each cache and budget."""
-    from hoarfrost.evaluation.cache_records import AnswerJournal
-    from hoarfrost.evaluation.retrieval_benchmark import RetrievalBenchmark, RetrievalSettings, make_result
+    from hoarfrost.cli.progress import measure
+    from hoarfrost.evaluation.caches.retrieval import RetrievalBenchmark, RetrievalSettings
+    from hoarfrost.evaluation.results import report_of
 
     settings = RetrievalSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str), lengths=(lengths, int), texts=(texts, str)),
         **given(limit=limit, seed=seed, num_decoded=num_decoded, chat=chat),
         ask_later=ask_later,
     )
-    benchmark = RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir)
-    header = benchmark.describe()
-    journal = _open_journal(AnswerJournal, json_file, header)
-    outcomes = _run(benchmark.num_samples, journal, benchmark.run)
-    _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
+    report_of(measure(RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
 
 
 def _lists(**options: tuple[str | None, Callable[[str], Any]]) -> dict[str, Any]:
@@ -63,46 +59,7 @@ def _lists(**options: tuple[str | None, Callable[[str], Any]]) -> dict[str, Any]
     return {name: parse_list(text, kind, f"--{name}") for name, (text, kind) in options.items() if text is not None}
 
 
-def _open_journal(kind: type[Any], json_file: Path | None, header: dict[str, Any]) -> Any:
-    journal, message = kind.beside(json_file, header)
-    if message:
-        typer.echo(message, err=True)
-    return journal
-
-
-def _run(num_samples: int, journal: OutcomeJournal[Any], run: Callable[..., Any]) -> Any:
-    """Runs with a progress bar; Ctrl-C says whether the same command goes on."""
-    from hoarfrost.cli.progress import sample_progress
-
-    try:
-        with sample_progress(num_samples) as on_sample:
-            return run(journal, on_sample)
-    except KeyboardInterrupt:
-        remedy = "" if journal.path is None else "; the same command goes on from here"
-        typer.echo(f"Interrupted{remedy}.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _finish(journal: OutcomeJournal[Any], json_file: Path | None, result: dict[str, Any]) -> None:
-    if json_file is not None:
-        journal.finish(json_file, result)
-    print_report(result)
-
-
-def print_report(result: dict[str, Any]) -> None:
-    """Prints the tables of a result and what they mean."""
-    from rich.console import Console
-
-    from hoarfrost.evaluation.cache_report import report_of
-
-    tables, caption = report_of(result)
-    console = Console(highlight=False, markup=False)
-    for table in tables:
-        console.print(table.to_rich())
-    console.print(caption)
-
-
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.longbench_benchmark:LongBenchSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.longbench:LongBenchSettings"))
 def longbench(
     model: Model,
     caches: Caches = None,
@@ -119,21 +76,18 @@ def longbench(
     json_file: JsonFile = None,
 ) -> None:
     """LongBench or MiniLongBench, with their own metrics, with each cache and budget."""
-    from hoarfrost.evaluation.cache_records import AnswerJournal
-    from hoarfrost.evaluation.longbench_benchmark import LongBench, LongBenchSettings, make_result
+    from hoarfrost.cli.progress import measure
+    from hoarfrost.evaluation.caches.longbench import LongBench, LongBenchSettings
+    from hoarfrost.evaluation.results import report_of
 
     settings = LongBenchSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
         **given(bench=bench, limit=limit, max_prompt_tokens=max_prompt_tokens, chat=chat),
     )
-    benchmark = LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir)
-    header = benchmark.describe()
-    journal = _open_journal(AnswerJournal, json_file, header)
-    outcomes = _run(benchmark.num_samples, journal, benchmark.run)
-    _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
+    report_of(measure(LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.long_loss:LossSettings"))
+@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.loss:LossSettings"))
 def loss(
     model: Model,
     caches: Caches = None,
@@ -150,18 +104,15 @@ def loss(
     json_file: JsonFile = None,
 ) -> None:
     """Loss on long texts, divergence from the full cache, and how much of the attention each cache catches."""
-    from hoarfrost.evaluation.long_loss import LossBenchmark, LossSettings, make_result
-    from hoarfrost.evaluation.long_loss_records import LossJournal
+    from hoarfrost.cli.progress import measure
+    from hoarfrost.evaluation.caches.loss import LossBenchmark, LossSettings
+    from hoarfrost.evaluation.results import report_of
 
     settings = LossSettings(
         **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
         **given(continuation=continuation, limit=limit, seed=seed),
     )
-    benchmark = LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir)
-    header = benchmark.describe()
-    journal = _open_journal(LossJournal, json_file, header)
-    outcomes = _run(benchmark.num_samples, journal, benchmark.run)
-    _finish(journal, json_file, make_result({**header, "command": ["hoarfrost", *sys.argv[1:]]}, outcomes))
+    report_of(measure(LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
 
 
 @app.command()
@@ -170,11 +121,9 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print the tables of a result file."""
-    from hoarfrost.cli.plot import read_result
-    from hoarfrost.evaluation.cache_report import to_markdown
+    from hoarfrost.evaluation.results import DECODING, PEERS, name_of, read_result, report_of
 
     result = read_result(file)
-    if markdown:
-        typer.echo(to_markdown(result), nl=False)
-    else:
-        print_report(result)
+    if name_of(result) in (DECODING, PEERS):
+        raise InvalidInput("The file is no result of `hoarfrost eval`, `bench cache` or `bench index`.")
+    print_report(report_of(result), markdown)

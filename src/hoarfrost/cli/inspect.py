@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from hoarfrost.evaluation.cache_inspection import FetchedRow, QueryFetch
+    from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
 
 app = typer.Typer(help="Look at what a cache does.", no_args_is_help=True)
 
@@ -49,17 +48,19 @@ def cache(
     from rich.console import Console
 
     from hoarfrost.cache.ice_config import IceConfig
-    from hoarfrost.evaluation.cache_inspection import closing_length, inspect_prompt, make_result
-    from hoarfrost.files import write_json
+    from hoarfrost.evaluation.caches.inspection import closing_length, inspect_prompt, make_result
+    from hoarfrost.files import check_writable, write_json
 
     config = IceConfig(**given(budget=kv_budget))
+    if json_file is not None:
+        check_writable(json_file)
     text = read_prompt(question, prompt_file)
     engine = load_engine(model, "none", dtype, device, weights)
     ids = encode_prompt(engine, text, None, chat)
     num_closing = closing_length(ids, encode_prompt(engine, text + "\N{SNOWFLAKE}", None, chat))
     fetches = inspect_prompt(engine, ids, num_closing, config, new_tokens)
     if json_file is not None:
-        write_json(json_file, make_result(engine, config, len(ids), fetches, ["hoarfrost", *sys.argv[1:]]))
+        write_json(json_file, make_result(engine, config, len(ids), fetches))
     console = Console(highlight=False, markup=False)
     for fetch in fetches:
         console.print(_heads(fetch, console.width), _rows(fetch.top), sep="\n")

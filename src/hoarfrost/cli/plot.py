@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,49 +27,18 @@ def plot(
     evaluation for the others: `<!-- retrieval -->`, `<!-- longbench -->`, `<!-- loss -->`, `<!-- cache speed -->`, `<!-- index -->`. What
     stands between a marker and its closing one (`<!-- /table -->`) is replaced.
     """
+    from hoarfrost.evaluation.results import name_of, read_result, report_of
+
     result = read_result(file)
-    table = markdown_of(result)
+    table = report_of(result).to_markdown()
     if out is None and into is None:
         typer.echo(table, nl=False)
     if into is not None:
-        write_between_markers(into, table, "peers" if "peers" in result else result.get("evaluation", "table"))
+        write_between_markers(into, table, name_of(result))
         typer.echo(into)
     if out is not None:
         for path in write_figures(result, table, out):
             typer.echo(path)
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """A result file's content. Raises `InvalidInput` for what cannot be read or is no result."""
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"The result file {file} cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise InvalidInput(f"The result file {file} is not JSON.") from None
-    if not isinstance(result, dict) or not (
-        {"machine", "settings", "summary"} <= result.keys() and result.keys() & {"records", "evaluation"}
-    ):
-        raise InvalidInput(f"The file {file} is no result of `hoarfrost bench` or `hoarfrost eval`.")
-    return result
-
-
-def markdown_of(result: dict[str, Any]) -> str:
-    """The tables with what was measured where below them."""
-    from hoarfrost.evaluation.cache_report import to_markdown
-    from hoarfrost.evaluation.mode_means import mode_means_table
-    from hoarfrost.evaluation.paper_table import paper_note, paper_tables
-    from hoarfrost.evaluation.peer_report import peer_caption, peer_tables
-    from hoarfrost.evaluation.report import conditions
-
-    if "evaluation" in result:
-        return to_markdown(result)
-    if "peers" in result:
-        tables, notes = peer_tables(result), [peer_caption(result)]
-    else:
-        means = mode_means_table(result)
-        tables, notes = [*paper_tables(result), *([means] if means else [])], [paper_note(result), conditions(result)]
-    return "\n".join([*(table.to_markdown() for table in tables), *(f"{note}\n" for note in notes)])
 
 
 def write_between_markers(path: Path, text: str, name: str) -> None:
@@ -90,6 +59,8 @@ def write_between_markers(path: Path, text: str, name: str) -> None:
 
 def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Path]:
     """Writes the table and every figure that the result has data for, and yields their paths. The table needs no matplotlib."""
+    from hoarfrost.evaluation.common.plots import style
+    from hoarfrost.evaluation.results import figures_of
     from hoarfrost.files import write_text
 
     try:
@@ -97,13 +68,10 @@ def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Pat
     except OSError as error:
         raise InvalidInput(f"The folder {out} cannot be written: {error.strerror}.") from None
     yield out / "table.md"
-    try:
-        from hoarfrost.evaluation.cache_plots import make_cache_figures
-        from hoarfrost.evaluation.plots import make_figures, style
-    except ImportError:
-        raise InvalidInput("The figures need matplotlib; install it with `pip install hoarfrost[plot]`. The table is written.") from None
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InvalidInput("The figures need matplotlib; install it with `pip install hoarfrost[plot]`. The table is written.")
     with style():
-        for stem, figure in make_cache_figures(result) if "evaluation" in result else make_figures(result):
+        for stem, figure in figures_of(result):
             for kind in FORMATS:
                 path = out / f"{stem}.{kind}"
                 figure.savefig(path, metadata={"Date": None} if kind == "svg" else {"Software": None})

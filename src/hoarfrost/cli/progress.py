@@ -1,28 +1,48 @@
-"""A progress bar on stderr, and nothing at all where stderr is no terminal."""
+"""Runs a benchmark from a command: a progress bar on stderr (nothing where that is no terminal), a journal, a clean end at Ctrl-C."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hoarfrost.evaluation.prompt_sets import Prompt
+from hoarfrost.cli.options import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from hoarfrost.evaluation.common.journal import Benchmark
 
 
 @contextmanager
-def sample_progress(num_samples: int) -> Iterator[Callable[[str], None]]:
-    """Yields a function that is told the set of each sample that is done."""
+def prompt_progress(num_prompts: int) -> Iterator[Callable[[str], None]]:
+    """Yields a function that is told the set of each prompt that is done."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("prompts", total=num_samples)
+        task = progress.add_task("prompts", total=num_prompts)
         yield lambda set_name: progress.update(task, advance=1, description=set_name)
 
 
-@contextmanager
-def prompt_progress(num_prompts: int) -> Iterator[Callable[[Prompt], None]]:
-    """Yields a function that is told of each prompt that is done."""
-    with sample_progress(num_prompts) as on_sample:
-        yield lambda prompt: on_sample(prompt.set_name)
+def measure(benchmark: Benchmark[Any], json_file: Path | None) -> dict[str, Any]:
+    """The benchmark's result, written to `json_file` if there is one; a run that was cut off goes on from the journal beside it."""
+    from hoarfrost.evaluation.common.journal import Journal
+
+    header = benchmark.describe()
+    journal, message = Journal.beside(json_file, header, benchmark.record_type)
+    if message:
+        typer.echo(message, err=True)
+    try:
+        with prompt_progress(benchmark.num_prompts) as on_prompt:
+            outcomes = benchmark.run(journal, on_prompt)
+    except KeyboardInterrupt:
+        remedy = "" if journal.path is None else "; the same command goes on from here"
+        typer.echo(f"Interrupted{remedy}.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    result = benchmark.result(header, outcomes)
+    if json_file is not None:
+        journal.finish(json_file, result)
+    return result

@@ -123,7 +123,7 @@ def read_standard_input() -> str:
 
 
 def encode_prompt(engine: Engine, prompt: str, system: str | None, chat: bool | None) -> list[int]:
-    from hoarfrost.evaluation.conversation import encode_messages
+    from hoarfrost.evaluation.prompts.encoding import encode_messages
 
     if system is not None and chat is False:
         raise InvalidInput("--system needs the chat template; leave out --no-chat, or write the instruction into the prompt.")

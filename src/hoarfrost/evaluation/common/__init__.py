@@ -1,0 +1,1 @@
+"""What every evaluation shares: the journal, the header of a result, tables, figures, intervals."""

@@ -1,0 +1,1 @@
+"""Page indexes side by side."""

@@ -1,0 +1,1 @@
+"""What models are asked: prompt sets, long texts, and how they become token ids."""
