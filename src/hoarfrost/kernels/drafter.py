@@ -179,7 +179,9 @@ def gather_rows(table: Tensor, rows: Sequence[int]) -> Tensor:
 def _draft_layer(layer: LayerTensors, is_causal: bool, window: int | None) -> _native.DraftLayer:
     parts: list[Any] = [_floats(part) for part in (layer.input_norm, layer.head_norm, layer.post_norm) if part is not None]
     parts += [make_matrix(*pair) for pair in (layer.qkv, layer.output, layer.gate_up, layer.down) if pair is not None]
-    return _native.DraftLayer(*parts, is_causal=is_causal, window=window or 0)
+    make: Any = _native.DraftLayer
+    layer_of_parts: _native.DraftLayer = make(*parts, is_causal, window or 0)
+    return layer_of_parts
 
 
 def _floats(tensor: Tensor) -> Any:
