@@ -40,6 +40,7 @@ PEERS = {
         Peer("llamacpp", "llama.cpp (xllamacpp)", "llamacpp", "ar"),
     )
 }
+GGUF_WORKERS = (HOARFROST, "llamacpp")  # those that read GGUF files as they are
 
 
 class PeerFailure(Exception):

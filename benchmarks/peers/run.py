@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import TIMEOUT_SECONDS, Comparison
-from peers import BUILD, HOARFROST, PEERS, Peer, PeerFailure, worker_command
+from peers import BUILD, GGUF_WORKERS, HOARFROST, PEERS, Peer, PeerFailure, worker_command
 from worker_process import WorkerProcess
 
 from hoarfrost.cli.progress import prompt_progress
@@ -36,7 +36,9 @@ LEFT_OUT = "the time until an engine's first tokens come (prefill), conversion a
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="tiny", help="a folder with a model, or tiny, the pair that ships with the package")
+    parser.add_argument(
+        "model", nargs="?", default="tiny", help="a model folder, a GGUF file, or tiny, the pair that ships with the package"
+    )
     parser.add_argument("--drafter", type=Path, help="folder of a DFlash drafter; by default the shipped one of tiny")
     parser.add_argument("--peers", default=",".join(PEERS), help="of %(default)s")
     parser.add_argument("--sets", default="all", help="prompt sets separated by commas, or all")
@@ -54,19 +56,25 @@ def resolve_models(arguments: argparse.Namespace) -> tuple[Path, Path | None]:
     shipped = SHIPPED.get(arguments.model)
     model = shipped.target if shipped else Path(arguments.model)
     drafter = arguments.drafter or (shipped.drafter if shipped else None)
-    for folder in (model, drafter):
+    for folder in (None if is_gguf(model) else model, drafter):
         if folder is not None and not (folder / "config.json").is_file():
-            raise InvalidInput(f"{folder} is no model folder (it has no config.json); give a folder, or tiny.")
+            raise InvalidInput(f"{folder} is no model folder (it has no config.json); give a folder, a GGUF file, or tiny.")
     return model.resolve(), drafter.resolve() if drafter else None
 
 
-def choose_peers(names: str, has_drafter: bool) -> list[Peer]:
-    """The peers asked for; those that need a drafter only where there is one."""
+def is_gguf(model: Path) -> bool:
+    return model.suffix == ".gguf" and model.is_file()
+
+
+def choose_peers(names: str, model: Path, has_drafter: bool) -> list[Peer]:
+    """The peers asked for; those that need a drafter only where there is one, those that read no GGUF file only for other models."""
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in PEERS]
     if unknown or not chosen:
         raise InvalidInput(f"Unknown peer {(unknown or ['(none)'])[0]!r}; choose from {', '.join(PEERS)}.")
-    return [PEERS[name] for name in dict.fromkeys(chosen) if has_drafter or PEERS[name].mode not in ("chain", "tree")]
+    peers = [PEERS[name] for name in dict.fromkeys(chosen)]
+    able = [peer for peer in peers if peer.worker in GGUF_WORKERS] if is_gguf(model) else peers
+    return [peer for peer in able if has_drafter or peer.mode not in ("chain", "tree")]
 
 
 def start_workers(
@@ -93,7 +101,8 @@ def start_workers(
 
 def fingerprint(model: Path) -> str:
     """Tells apart the models whose converted weights are kept: path, and size and time of each weight file."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(model.glob("*.safetensors"))]
+    files = [model] if is_gguf(model) else sorted(model.glob("*.safetensors"))
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(f"{model} {stats}".encode()).hexdigest()[:12]
 
 
@@ -116,7 +125,8 @@ def main() -> None:
     arguments = parse_arguments()
     with ExitStack() as stack:
         prompts = load_sets(arguments.sets.split(","), data_dir=arguments.data_dir, limit=arguments.limit)
-        wanted = choose_peers(arguments.peers, resolve_models(arguments)[1] is not None)
+        model, drafter = resolve_models(arguments)
+        wanted = choose_peers(arguments.peers, model, drafter is not None)
         processes, greetings, unstarted = start_workers(stack, arguments, wanted)
         failures = {peer.name: unstarted[peer.worker] for peer in wanted if peer.worker in unstarted}
         peers = [peer for peer in wanted if peer.worker in processes]

@@ -34,7 +34,8 @@ def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
         return stopwatch.answer()
 
     versions = {"hoarfrost": hoarfrost.__version__, "torch": torch.__version__}
-    return {"versions": versions, "dtype": job.dtype, "tree_budget": TreeConfig().budget}, decode
+    dtype = job.dtype if engine.target.weights == "float" else f"{job.dtype}, weights {engine.target.weights}"
+    return {"versions": versions, "dtype": dtype, "tree_budget": TreeConfig().budget}, decode
 
 
 def tree_of(mode: str) -> TreeConfig:
