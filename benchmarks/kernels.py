@@ -3,8 +3,8 @@
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
 
 Each product runs over enough copies of the matrix to be read from memory, as the layers of a model are. Times are the least of several
-runs: what else the machine does only adds to them. Shares are of this machine's own peaks, measured in the same run: torch's float32 product of
-large matrices, and the reading of an array that no cache holds.
+runs: what else the machine does only adds to them. Shares are of this machine's own peaks, measured in the same run: torch's float32
+product of large matrices, and the reading of an array that no cache holds.
 """
 
 from __future__ import annotations

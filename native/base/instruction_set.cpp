@@ -3,6 +3,10 @@
 #include <atomic>
 #include <stdexcept>
 
+#if HOARFROST_ARM && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace hoarfrost {
 
 namespace {
@@ -16,6 +20,19 @@ bool has_avx512_instructions() {
 }
 #endif
 
+#if HOARFROST_ARM
+bool has_dot_products() {
+#if defined(__linux__)
+    constexpr unsigned long dot_products = 1 << 20;  // HWCAP_ASIMDDP
+    return (getauxval(AT_HWCAP) & dot_products) != 0;
+#elif defined(__APPLE__)
+    return true;  // every processor of a Mac with Arm has them
+#else
+    return false;
+#endif
+}
+#endif
+
 struct Described {
     InstructionSet instruction_set;
     const char* name;
@@ -25,6 +42,9 @@ struct Described {
 // In the order of the enumerators.
 constexpr Described all_sets[] = {
     {InstructionSet::plain, "plain", [] { return true; }},
+#if HOARFROST_ARM
+    {InstructionSet::neon_dot, "neon_dot", has_dot_products},
+#endif
 #if HOARFROST_X86
     {InstructionSet::avx2, "avx2", has_avx2_instructions},
     {InstructionSet::avx2_vnni, "avx2_vnni", [] { return has_avx2_instructions() && __builtin_cpu_supports("avxvnni"); }},

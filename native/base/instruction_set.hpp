@@ -18,6 +18,12 @@
 #define HOARFROST_X86 0
 #endif
 
+#if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define HOARFROST_ARM 1
+#else
+#define HOARFROST_ARM 0
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define HOARFROST_INLINE inline __attribute__((always_inline))
 #define HOARFROST_INLINE_LAMBDA __attribute__((always_inline))
@@ -29,8 +35,8 @@
 namespace hoarfrost {
 
 // From the plainest to the best; a further one joins here, in the table of instruction_set.cpp, and where kernels have use for it. The sets
-// with VNNI multiply bytes in one instruction and are otherwise those that they are named after.
-enum class InstructionSet { plain, avx2, avx2_vnni, avx512, avx512_vnni };
+// with VNNI multiply bytes in one instruction and are otherwise those that they are named after; `neon_dot` is to `plain` on Arm the same.
+enum class InstructionSet { plain, neon_dot, avx2, avx2_vnni, avx512, avx512_vnni };
 
 inline bool has_avx512(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx512; }
 inline bool has_avx2(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx2; }

@@ -10,6 +10,8 @@
 
 #if HOARFROST_X86
 #include <immintrin.h>
+#elif HOARFROST_ARM
+#include <arm_neon.h>
 #endif
 
 namespace hoarfrost {
@@ -50,8 +52,9 @@ HOARFROST_INLINE void prefetch_line(const void* address) {
 #endif
 }
 
-// How instructions multiply codes: four bytes a lane, or for 8-bit codes two, widened to 16 bits.
-enum class Style { quads, pairs };
+// How instructions multiply codes: four bytes a lane, unsigned or signed (8-bit codes are then kept 128 lower), or for 8-bit codes two, widened
+// to 16 bits.
+enum class Style { quads, signed_quads, pairs };
 
 constexpr size_t inputs_of(Style style, size_t code_bits) { return style == Style::pairs && code_bits == 8 ? 2 : 4; }
 
@@ -84,7 +87,7 @@ HOARFROST_INLINE float quantize_group(const float* entries, size_t group_size, i
 // The rows from `first` on as tiles, one behind the other. A tile has a record per group: the codes of all rows step by step, as many inputs
 // together in a word as instructions multiply; then the rows' scales, their sums and, for codes whose zero is not 0, what that adds.
 HOARFROST_INLINE void lay_out(const Rows& rows, size_t first, size_t num_rows, size_t num_inputs, const BlockFormat& format,
-                              size_t inputs_together, float* place, int32_t* tile) {
+                              size_t inputs_together, int32_t zero, float* place, int32_t* tile) {
     const size_t group_size = format.group_size, num_steps = group_size / inputs_together, num_groups = num_inputs / group_size;
     for (size_t done = 0; done < num_rows;) {
         const size_t height = next_height(num_rows - done), record = height * (num_steps + row_words);
@@ -105,7 +108,7 @@ HOARFROST_INLINE void lay_out(const Rows& rows, size_t first, size_t num_rows, s
                 words += num_steps * height;
                 words[0] = std::bit_cast<int32_t>(scale);
                 words[height] = std::bit_cast<int32_t>(scale * static_cast<float>(sum));
-                words[2 * height] = -format.zero * sum;
+                words[2 * height] = -zero * sum;
             }
         }
         done += height;
@@ -313,6 +316,54 @@ struct Set {
 #undef HOARFROST_KERNEL
 #undef HOARFROST_KERNEL_INLINE
 
+#elif HOARFROST_ARM
+
+#define HOARFROST_KERNEL __attribute__((target("arch=armv8.2-a+dotprod")))
+#define HOARFROST_KERNEL_INLINE inline __attribute__((target("arch=armv8.2-a+dotprod"), always_inline))
+namespace neon_dot {
+struct Set {
+    static constexpr Style style = Style::signed_quads;
+    static constexpr size_t lanes = 4;
+    using Ints = int32x4_t;
+    using Floats = float32x4_t;
+
+    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 3 : max_tile_rows; }
+    static constexpr size_t inputs_together(size_t code_bits) { return inputs_of(style, code_bits); }
+    static HOARFROST_KERNEL_INLINE Floats all(float value) { return vdupq_n_f32(value); }
+    static HOARFROST_KERNEL_INLINE Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
+    static HOARFROST_KERNEL_INLINE Floats add_product(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+    static HOARFROST_KERNEL_INLINE Floats to_float(Ints ints) { return vcvtq_f32_s32(ints); }
+    static HOARFROST_KERNEL_INLINE void store(float* to, Floats values) { vst1q_f32(to, values); }
+    static HOARFROST_KERNEL_INLINE Floats load_scales(const Panels& panels, const uint8_t* scales, size_t index) {
+        if (!panels.has_halves) return vld1q_f32(reinterpret_cast<const float*>(scales + index * lanes * 4));
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(scales + index * lanes * 2))));
+    }
+    static HOARFROST_KERNEL_INLINE int8x16_t row_codes(int32_t four) { return vreinterpretq_s8_s32(vdupq_n_s32(four)); }
+
+    template <size_t num_rows, size_t num_panels, size_t group_size, size_t code_bits>
+    static HOARFROST_KERNEL_INLINE void dots(const int32_t* record, const uint8_t* codes, size_t panel_bytes, Ints (&sums)[num_rows][num_panels]) {
+        constexpr size_t num_steps = group_size / 4, num_loads = code_bits == 4 ? num_steps / 2 : num_steps;
+        const int32_t* corrections = record + num_rows * (num_steps + 2);
+        for (size_t r = 0; r < num_rows; ++r)
+            for (size_t c = 0; c < num_panels; ++c) sums[r][c] = vdupq_n_s32(corrections[r]);
+        for (size_t step = 0; step < num_loads; ++step)
+            for (size_t c = 0; c < num_panels; ++c) {
+                const uint8x16_t bytes = vld1q_u8(codes + c * panel_bytes + step * lanes * 4);
+                const int8x16_t first = vreinterpretq_s8_u8(code_bits == 4 ? vandq_u8(bytes, vdupq_n_u8(0x0F)) : bytes);
+                for (size_t r = 0; r < num_rows; ++r) sums[r][c] = vdotq_s32(sums[r][c], first, row_codes(record[step * num_rows + r]));
+                if constexpr (code_bits == 4) {
+                    const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+                    for (size_t r = 0; r < num_rows; ++r)
+                        sums[r][c] = vdotq_s32(sums[r][c], second, row_codes(record[(step + num_loads) * num_rows + r]));
+                }
+            }
+    }
+};
+#include "decoder/quantized_kernel.inl"
+}  // namespace neon_dot
+#undef HOARFROST_KERNEL
+#undef HOARFROST_KERNEL_INLINE
+
 #endif
 
 // What a set's kernel is to a matrix.
@@ -329,6 +380,8 @@ Kernel kernel_of(InstructionSet instruction_set) {
         case InstructionSet::avx2_vnni: return {avx2_vnni::Set::style, avx2_vnni::Set::lanes, avx2_vnni::run_panels};
         case InstructionSet::avx512: return {avx512::Set::style, avx512::Set::lanes, avx512::run_panels};
         case InstructionSet::avx512_vnni: return {avx512_vnni::Set::style, avx512_vnni::Set::lanes, avx512_vnni::run_panels};
+#elif HOARFROST_ARM
+        case InstructionSet::neon_dot: return {neon_dot::Set::style, neon_dot::Set::lanes, neon_dot::run_panels};
 #endif
         default: return {plain::Set::style, plain::Set::lanes, plain::run_panels};
     }
@@ -343,6 +396,7 @@ QuantizedMatrix::QuantizedMatrix(const BlockFormat& format, const uint8_t* block
       instruction_set_(instruction_set),
       lanes_(kernel_of(instruction_set).lanes),
       inputs_together_(inputs_of(kernel_of(instruction_set).style, format.code_bits)),
+      lowered_by_(kernel_of(instruction_set).style == Style::signed_quads && format.code_bits == 8 ? 128 : 0),
       num_groups_(num_inputs / format.group_size),
       num_panels_((num_outputs + lanes_ - 1) / lanes_),
       bias_(std::move(bias)),
@@ -374,7 +428,7 @@ bool QuantizedMatrix::is_upper(size_t input) const { return format_->code_bits =
 
 void QuantizedMatrix::place_row(size_t output, const uint8_t* codes, const float* scales, const float* offsets) {
     for (size_t input = 0; input < num_inputs(); ++input)
-        codes_[code_place(output, input)] |= static_cast<uint8_t>(is_upper(input) ? codes[input] << 4 : codes[input]);
+        codes_[code_place(output, input)] |= static_cast<uint8_t>(is_upper(input) ? codes[input] << 4 : codes[input] - lowered_by_);
     for (size_t group = 0; group < num_groups_; ++group) {
         place_scale(scales_, output, group, scales[group]);
         if (format_->has_offsets) place_scale(offsets_, output, group, offsets[group]);
@@ -402,7 +456,7 @@ void QuantizedMatrix::read_row(size_t output, float* weights) const {
         const float scale = scale_at(scales_, output, group), offset = format_->has_offsets ? scale_at(offsets_, output, group) : 0.0f;
         for (size_t input = group * format_->group_size; input < (group + 1) * format_->group_size; ++input) {
             const uint8_t byte = codes_[code_place(output, input)];
-            const int32_t code = format_->code_bits == 8 ? byte : is_upper(input) ? byte >> 4 : byte & 0x0F;
+            const int32_t code = format_->code_bits == 8 ? static_cast<uint8_t>(byte + lowered_by_) : is_upper(input) ? byte >> 4 : byte & 0x0F;
             weights[input] = scale * static_cast<float>(code - format_->zero) + offset;
         }
     }
@@ -436,7 +490,7 @@ void QuantizedMatrix::multiply(const Member& member, const Rows& rows, const Pro
         for (size_t row = 0; row < rows.count; row += block_rows) {
             const size_t num_rows = std::min(block_rows, rows.count - row);
             run_with(instruction_set_, [&]() HOARFROST_INLINE_LAMBDA {
-                lay_out(rows, row, num_rows, num_inputs(), *format_, inputs_together_, place, tiles);
+                lay_out(rows, row, num_rows, num_inputs(), *format_, inputs_together_, format_->zero - lowered_by_, place, tiles);
             });
             const Block block{tiles, num_rows, num_outputs(), bias_.empty() ? nullptr : bias_.data(), products.at(row, 0)};
             kernel.run_panels(block, panels, first_panel, last_panel);

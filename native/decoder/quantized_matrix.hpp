@@ -5,7 +5,7 @@
 // added in float32, group after group. Codes of 4 bits stay 4 bits in memory and are taken apart once for all rows of a tile.
 //
 // Outputs are taken in panels of one register. What instructions multiply decides how a panel holds its codes: four inputs side by side
-// (products of bytes: VNNI, and `maddubs` for 4-bit codes) or two (8-bit codes without VNNI, whose products are taken in 16 bits).
+// (products of bytes: VNNI, Arm's dot products, and `maddubs` for 4-bit codes) or two (8-bit codes without VNNI, whose products are taken in 16 bits).
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,9 @@ private:
 
     const BlockFormat* format_;
     InstructionSet instruction_set_;
-    size_t lanes_, inputs_together_, num_groups_, num_panels_;
+    size_t lanes_, inputs_together_;
+    int32_t lowered_by_;  // 8-bit codes are kept so much lower, where instructions multiply signed ones
+    size_t num_groups_, num_panels_;
     std::vector<float> bias_;
     AlignedArray<uint8_t> codes_, scales_, offsets_;
 };
