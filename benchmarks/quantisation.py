@@ -2,10 +2,10 @@
 
     python benchmarks/quantisation.py MODEL.gguf --json benchmarks/results/quantisation.json
 
-The reference is the same weights in float32: for a GGUF file its blocks taken apart. Against it stand bfloat16 and blocks, keys and values
-in either type: those of the file (`--weights auto`), or of 8 bits where the model is float. Loss is over stretches of text, every token
-predicted from those before it in its stretch; agreement is how often the likeliest token there is that of the reference; answers are decoded
-plainly to the same length, and the first token that differs ends the comparison.
+The reference is the same weights in float32: for a GGUF file its blocks taken apart. Against it stand bfloat16 and blocks, keys and
+values in either type: those of the file (`--weights auto`), or of 8 bits where the model is float. Loss is over stretches of text, every
+token predicted from those before it in its stretch; agreement is how often the likeliest token there is that of the reference; answers are
+decoded plainly to the same length, and the first token that differs ends the comparison.
 """
 
 from __future__ import annotations
