@@ -28,9 +28,9 @@ def as_fault(error: Exception) -> Fault:
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     fault: Fault
     if is_exhaustion(error):
-        fault = ResourceExhausted(f"memory or disk ran out while the request was decoded ({told}); send fewer or shorter requests at a time.")
+        fault = ResourceExhausted(f"memory or disk ran out while a request was decoded ({told}); send fewer or shorter ones at a time.")
     else:
-        fault = ModelFault(f"decoding the request failed ({told}); the cause is attached to this error.")
+        fault = ModelFault(f"decoding a request failed ({told}); the error attached to this one says where.")
     fault.__cause__ = error
     return fault
 

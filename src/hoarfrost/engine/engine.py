@@ -2,8 +2,8 @@
 
     plan = what the round does          (`scheduler.Scheduler.plan`)
     pass = the target's, over all rows  (`plan.run`: provisional rows only)
-    outcomes = rows and tokens          (`outcome.best_tokens`, `outcome.accept`: nothing is changed)
-    apply, learn
+    outcomes = rows and tokens          (`outcome.accept`: nothing is changed)
+    apply, learn                        (`rounds.Rounds`)
 
 `generate`, `stream` and the faces of other libraries are loops over `step`. A request that fails ends with its own fault; nobody else's
 tokens change. Any thread may call any method: one at a time goes on, a round at most keeps the others waiting, and everybody gets the
@@ -12,32 +12,24 @@ pieces of what they asked for.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.drafting import Drafter, load_drafter
 from hoarfrost.engine.guessing import Guesser
-from hoarfrost.engine.outcome import Outcome, accept, best_tokens
-from hoarfrost.engine.output import Completion, Output, Piece
-from hoarfrost.engine.plan import Part, Pass, Plan, run, run_one_by_one
+from hoarfrost.engine.output import Completion, Piece
 from hoarfrost.engine.request import Prompt, Request, encode_prompt, fit_to_context
+from hoarfrost.engine.rounds import Rounds
 from hoarfrost.engine.scheduler import Scheduler, Waiting
-from hoarfrost.engine.sequence import PendingFeatures, Sequence
-from hoarfrost.engine.statistics import StageClock, Statistics
-from hoarfrost.errors import InvalidInput, ModelFault, as_fault
+from hoarfrost.engine.turns import Turns
+from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
-from hoarfrost.sampling import Chooser, Detokenizer, SamplingParams, StopChecker
+from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.target import Target
 from hoarfrost.tree import TreeConfig
-
-SPARE_ROWS = 64  # of a new store, behind the prompt
 
 
 class Engine:
@@ -55,10 +47,10 @@ class Engine:
         self.tree = tree or TreeConfig()
         self._guesser: Guesser | None = None
         self._scheduler = Scheduler()
-        self._lock = threading.RLock()
-        self._plan: Plan | None = None  # of the round in progress
-        self._pieces: deque[tuple[int, Piece]] = deque()  # not handed out yet
+        self._rounds = Rounds(target, self._scheduler, cache)
+        self._turns = Turns()
         self._looped_over: set[int] = set()  # requests of `generate` and `stream`
+        self._aborted: list[int] = []  # to be forgotten when the turn is over
 
     @classmethod
     def load(
@@ -123,9 +115,10 @@ class Engine:
             raise InvalidInput(f"{self.target.name} has no chat template; give the prompt as plain text instead.")
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=False, enable_thinking=thinking
-        )
+        with self._turns:  # tokenizers are not for many threads at once
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False, enable_thinking=thinking
+            )
         return ids
 
     def add(self, request: Request, *, chooser: Chooser | None = None, stop_checker: StopChecker | None = None) -> int:
@@ -134,7 +127,7 @@ class Engine:
         A face that chooses tokens or ends texts in its own way brings a `chooser` and a `stop_checker`; how long the text may become is
         then the latter's to say.
         """
-        with self._lock:
+        with self._turns:
             return self._scheduler.add(self._resolve(request, chooser, stop_checker))
 
     def step(self) -> list[tuple[int, Piece]]:
@@ -143,31 +136,40 @@ class Engine:
         A request is over with the piece that has a finish reason; with `error`, the piece says what went wrong. Nothing comes where there
         is nothing to do, or only prompts were read. The requests of `generate` and `stream` take part, their pieces go there.
         """
-        with self._lock:
-            if not self._pieces:
-                self._round()
-            return self._take_pieces(None)
+        with self._turns:
+            pieces = self._take_pieces(None)
+            if not pieces:
+                self._decode()
+                pieces = self._take_pieces(None)
+            return pieces
 
     @property
     def is_idle(self) -> bool:
         """Whether no request waits, runs, or has pieces to be handed out."""
-        return not (self._scheduler.running or self._scheduler.num_waiting or self._pieces)
+        return not (self._scheduler.running or self._scheduler.num_waiting or self._rounds.pieces)
 
     def abort(self, request_id: int) -> None:
         """Ends a request at once: all that it holds is given back, and no piece of it comes any more. One that is over is left in peace."""
-        with self._lock:
+        self._aborted.append(request_id)
+        if not self._turns.is_mine:  # else a stream was forgotten in the midst of a round of this very thread
+            with self._turns:
+                self._forget_aborted()
+
+    def _forget_aborted(self) -> None:
+        while self._aborted:
+            request_id = self._aborted.pop()
             self._scheduler.remove(request_id)
             self._looped_over.discard(request_id)
-            self._pieces = deque(one for one in self._pieces if one[0] != request_id)
+            self._rounds.pieces = deque(one for one in self._rounds.pieces if one[0] != request_id)
 
     def check_integrity(self) -> None:
         """Raises `AssertionError` where the books do not balance: rows and tokens of everything that runs, pieces, places in the batch."""
-        with self._lock:
+        with self._turns:
             running = self._scheduler.running
             assert len(running) <= self.max_batch_size or self._scheduler.num_waiting == 0, f"{len(running)} run"
             for sequence in running.values():
                 sequence.check_integrity()
-            known = {request_id for request_id, _ in self._pieces}
+            known = {request_id for request_id, _ in self._rounds.pieces}
             lost = [one for one in self._looped_over if one not in self._scheduler and one not in known]
             assert not lost, f"requests {lost} are waited for and not here"
 
@@ -185,7 +187,8 @@ class Engine:
         each = [params or SamplingParams()] * len(many) if params is None or isinstance(params, SamplingParams) else list(params)
         if len(each) != len(many):
             raise InvalidInput(f"{len(many)} prompts came with {len(each)} sampling params; give one for all or one for each.")
-        requests = [self._resolve(Request(prompt, one, tree)) for prompt, one in zip(many, each, strict=True)]
+        with self._turns:
+            requests = [self._resolve(Request(prompt, one, tree)) for prompt, one in zip(many, each, strict=True)]
         pieces: list[list[Piece]] = [[] for _ in many]
         for index, piece in self._loop(requests):
             pieces[index].append(piece)
@@ -199,7 +202,9 @@ class Engine:
 
         A stream that is closed, or forgotten, ends its request. Raises what went wrong where decoding fails.
         """
-        return self._stream(self._resolve(Request(prompt, params or SamplingParams(), tree)))
+        with self._turns:
+            request = self._resolve(Request(prompt, params or SamplingParams(), tree))
+        return self._stream(request)
 
     def _stream(self, request: Waiting) -> Iterator[Piece]:
         for _, piece in self._loop([request]):
@@ -209,15 +214,15 @@ class Engine:
 
     def _loop(self, requests: Many[Waiting]) -> Iterator[tuple[int, Piece]]:
         """Adds requests and steps until all are over: pieces with the index of their request. Leaving the loop early aborts the rest."""
-        with self._lock:
+        with self._turns:
             indices = {self._scheduler.add(request): index for index, request in enumerate(requests)}
             self._looped_over.update(indices)
         try:
             while indices:
-                with self._lock:
+                with self._turns:
                     pieces = self._take_pieces(indices)
                     if not pieces:
-                        self._round()
+                        self._decode()
                         pieces = self._take_pieces(indices)
                 for request_id, piece in pieces:
                     index = indices[request_id]
@@ -228,15 +233,21 @@ class Engine:
             for request_id in indices:
                 self.abort(request_id)
 
+    def _decode(self) -> None:
+        """One round; its pieces wait to be taken."""
+        self._forget_aborted()
+        self._rounds.decode(self.guesser, self.max_batch_size)
+
     def _take_pieces(self, request_ids: dict[int, int] | None) -> list[tuple[int, Piece]]:
         """The pieces at hand of these requests, or (None) of those that nobody loops over."""
-        taken, left = [], []
-        for request_id, piece in self._pieces:
+        taken: list[tuple[int, Piece]] = []
+        left: deque[tuple[int, Piece]] = deque()
+        for request_id, piece in self._rounds.pieces:
             is_wanted = request_id not in self._looped_over if request_ids is None else request_id in request_ids
             (taken if is_wanted else left).append((request_id, piece))
             if is_wanted and piece.finish_reason is not None:
                 self._looped_over.discard(request_id)
-        self._pieces = deque(left)
+        self._rounds.pieces = left
         return taken
 
     def _resolve(self, request: Request, chooser: Chooser | None = None, stop_checker: StopChecker | None = None) -> Waiting:
@@ -251,121 +262,7 @@ class Engine:
         self.guesser.prepare(tree)
         return Waiting(prompt_ids, params, tree, request.priority, chooser, stop_checker)
 
-    def _admit(self, request_id: int, request: Waiting) -> None:
-        """Begins a sequence."""
-        params, eos_token_ids = request.params, self.target.eos_token_ids
-        stop_checker = request.stop_checker or StopChecker(params, eos_token_ids, Detokenizer(self.tokenizer))
-        output = Output(stop_checker, Statistics(num_prompt_tokens=len(request.prompt_ids)))
-        capacity = len(request.prompt_ids) + SPARE_ROWS
-        try:
-            self._scheduler.running[request_id] = Sequence(
-                id=request_id,
-                prompt_ids=request.prompt_ids,
-                params=params,
-                tree=request.tree,
-                store=self.target.new_store(capacity, self.cache),
-                draft_state=self.drafter.new_state(capacity) if self.drafter is not None and request.tree.budget else None,
-                chooser=request.chooser or Chooser(params, eos_token_ids),
-                output=output,
-            )
-        except Exception as error:  # memory, most likely
-            self._pieces.append((request_id, output.fail(as_fault(error))))
-
-    @torch.inference_mode()
-    def _round(self) -> None:
-        """One round; its pieces wait to be taken."""
-        assert self._plan is None, "a round within a round"
-        for request_id, request in self._scheduler.admissible(self.max_batch_size):
-            self._admit(request_id, request)
-        if not self._scheduler.running:
-            return
-        clock = StageClock()
-        self._plan = self._scheduler.plan(self.guesser, clock)
-        try:
-            plan, passed = self._run(self._plan)
-            best = best_tokens(plan, passed.logits) if passed.logits is not None else None
-            clock.lap("verify")
-            outcomes = accept(plan, passed.logits, best)
-            clock.lap("walk")
-            self._apply(plan, outcomes, passed.features)
-            clock.lap("host")
-            self.guesser.learn(plan, outcomes, best, clock)
-            record_times(plan, clock)
-        except BaseException:
-            self._end_what_is_torn(self._plan)
-            raise
-        finally:
-            self._plan = None
-
-    def _run(self, plan: Plan) -> tuple[Plan, Pass]:
-        """The pass; where it fails, a pass for each sequence, and the end of those that fail again."""
-        try:
-            return plan, run(plan, self.target)
-        except Exception:  # whose it is will show
-            plan, passed, failed = run_one_by_one(plan, self.target)
-            for sequence, error in failed:
-                self._fail(sequence, error)
-            return plan, passed
-
-    def _apply(self, plan: Plan, outcomes: Many[Outcome], features: Tensor | None) -> None:
-        """Takes in the outcomes: the only place that changes sequences, stores and requests."""
-        start = 0
-        for part, outcome in zip(plan.parts, outcomes, strict=True):
-            if part.sequence.id in self._scheduler.running:
-                try:
-                    if outcome.fault is not None:
-                        raise outcome.fault
-                    self._apply_one(part, outcome, features, start)
-                except Exception as error:  # a store or a stop rule: what is torn belongs to this sequence
-                    self._fail(part.sequence, error)
-            start += part.num_rows
-
-    def _apply_one(self, part: Part, outcome: Outcome, features: Tensor | None, start: int) -> None:
-        """Keeps the accepted rows in the store, and their features (rows of the pass, from `start` on) for the drafter; hands out tokens."""
-        sequence, rows, token_ids = part.sequence, outcome.rows, outcome.token_ids
-        sequence.store.commit(rows)
-        sequence.distrusts_guesses = not rows
-        if rows and features is not None and sequence.draft_state is not None:
-            sequence.pending_features.append(PendingFeatures(features, start, rows))
-            if part.chunk is not None:
-                self.guesser.read_prompt(sequence)
-        if not token_ids:
-            return
-        if part.chunk is None:
-            sequence.output.statistics.record_walk(len(token_ids))
-        else:
-            sequence.store.start_decoding()
-        piece = sequence.output.take(token_ids, len(token_ids) - 1)
-        sequence.token_ids.extend(piece.token_ids)
-        self._pieces.append((sequence.id, piece))
-        if piece.finish_reason is not None:
-            self._scheduler.remove(sequence.id)
-
-    def _fail(self, sequence: Sequence, error: Exception) -> None:
-        """Ends one request with its fault; what it holds is dropped."""
-        self._scheduler.remove(sequence.id)
-        self._pieces.append((sequence.id, sequence.output.fail(as_fault(error))))
-
-    def _end_what_is_torn(self, plan: Plan) -> None:
-        """After an interruption in the midst of a round: whoever's rows and tokens no longer belong together ends; the others go on."""
-        for part in plan.parts:
-            if part.sequence.id in self._scheduler.running:
-                try:
-                    part.sequence.check_integrity()
-                except AssertionError:
-                    self._fail(part.sequence, ModelFault("A round was interrupted while this request's rows were stored; send it again."))
-
 
 def check_batch_size(size: int) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InvalidInput(f"max_batch_size is {size!r}; at least one request must be decoded at a time.")
-
-
-def record_times(plan: Plan, clock: StageClock) -> None:
-    """Books a round's time: as a whole to those that decode, in proportion to their rows to those that read."""
-    seconds, num_rows = sum(clock.seconds.values()), sum([part.num_rows for part in plan.parts])
-    for part in plan.parts:
-        if part.chunk is None:
-            part.sequence.output.statistics.record_times(clock.seconds)
-        else:
-            part.sequence.output.statistics.prefill_seconds += seconds * part.num_rows / num_rows

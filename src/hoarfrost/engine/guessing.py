@@ -25,7 +25,7 @@ from hoarfrost.drafting import Drafter
 from hoarfrost.drafting.retrieval import Retrieval
 from hoarfrost.engine.costs import CostModel, load_costs
 from hoarfrost.engine.outcome import NO_TOKEN, Outcome
-from hoarfrost.engine.pace import Choice, Pace, Way
+from hoarfrost.engine.pace import Pace, Way
 from hoarfrost.engine.plan import Part, Plan, Promise
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.engine.statistics import StageClock

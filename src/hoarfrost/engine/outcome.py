@@ -33,11 +33,11 @@ class Outcome(NamedTuple):
 
 
 def best_tokens(plan: Plan, logits: Tensor) -> BestTokens | None:
-    """The likeliest tokens behind every row `[n, V]`, as many as are wanted, `NO_TOKEN` behind one that is not finite; the only thing that is
-    read of all rows."""
-    if any([part.candidates is not None and part.sequence.tree.retrieval for part in plan.parts]):
+    """The likeliest tokens behind every row `[n, V]`, as many as are wanted, `NO_TOKEN` where a row is not finite; nothing else is read of
+    all rows."""
+    if any(part.candidates is not None and part.sequence.tree.retrieval for part in plan.parts):
         return likeliest_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
-    is_greedy = any([part.sequence.chooser.is_greedy(len(part.sequence.token_ids)) for part in plan.parts])
+    is_greedy = any(part.sequence.chooser.is_greedy(len(part.sequence.token_ids)) for part in plan.parts)
     return BestTokens(best_rows(logits)[:, None]) if is_greedy else None
 
 

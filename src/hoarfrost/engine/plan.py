@@ -1,7 +1,7 @@
 """What one round does, decided before it runs: a value that is made once, and handed back with its outcome.
 
-A part is one sequence's rows in the pass: a draft tree below its bonus token, or a chunk of its prompt. Plain decoding is a tree of one row,
-the DFlash chain a tree of one branch. The last row of a prompt is the root of such a tree, too: the first token is chosen there.
+A part is one sequence's rows in the pass: a draft tree below its bonus token, or a chunk of its prompt. Plain decoding is a tree of one
+row, the DFlash chain a tree of one branch. The last row of a prompt is the root of such a tree, too: the first token is chosen there.
 """
 
 from __future__ import annotations

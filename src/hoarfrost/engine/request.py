@@ -53,7 +53,7 @@ def fit_to_context(params: SamplingParams, num_prompt_tokens: int, max_positions
         )
     if params.min_new_tokens > room:
         raise InvalidInput(
-            f"The prompt has {num_prompt_tokens} tokens and the model's context is {max_positions}, so {room} tokens can follow, fewer than "
-            f"min_new_tokens asks for ({params.min_new_tokens}); shorten the prompt or lower min_new_tokens."
+            f"The prompt has {num_prompt_tokens} tokens and the model's context is {max_positions}, so {room} tokens can follow, and "
+            f"min_new_tokens asks for {params.min_new_tokens}; shorten the prompt or lower min_new_tokens."
         )
     return params if params.max_new_tokens <= room else replace(params, max_new_tokens=room)

@@ -77,7 +77,7 @@ class Scheduler:
         clock.lap("host")
         parts, promise = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else ([], None)
         parts.extend(chunks)
-        drafts = guesser.drafter is not None and any([part.sequence.draft_state is not None for part in parts])
+        drafts = guesser.drafter is not None and any(part.sequence.draft_state is not None for part in parts)
         return Plan(parts, guesser.drafter.taps if guesser.drafter is not None and drafts else (), promise)
 
     def _next_chunks(self) -> list[Part]:
