@@ -193,8 +193,12 @@ class Guesser:
     def _extend(drafter: Drafter, sequences: Many[Sequence], num_kept: int = 0) -> None:
         """Hands the drafter the pending features of sequences, but for those of the last `num_kept` rounds."""
         states = [sequence.draft_state for sequence in sequences if sequence.draft_state is not None]
+        if not all(sequence.is_in_step(state) for sequence, state in zip(sequences, states, strict=True)):
+            raise RuntimeError("the drafter failed before, in the midst of taking in rows")
         if states:
-            drafter.extend(states, [sequence.take_features(num_kept) for sequence in sequences])
+            drafter.extend(states, [sequence.features(num_kept) for sequence in sequences])
+        for sequence in sequences:
+            del sequence.pending_features[: len(sequence.pending_features) - num_kept]
 
     @staticmethod
     def _build(sequences: Many[Sequence], drafted: Many[Marginals | Conditionals], config: TreeConfig) -> list[DraftTree]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hoarfrost import kernels
 from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
 from hoarfrost.engine.plan import Part, Plan
-from hoarfrost.errors import Fault, ModelFault, as_fault
+from hoarfrost.errors import ModelFault
 from hoarfrost.sampling import BestTokens, best_rows, likeliest_rows, not_finite
 from hoarfrost.tree import DraftTree, Walk, walk
 
@@ -25,11 +25,11 @@ NO_TOKEN = -1
 
 
 class Outcome(NamedTuple):
-    """The accepted rows of a part, increasing; the tokens chosen, the last of which has no row yet; or why there is nothing."""
+    """The accepted rows of a part, increasing; the tokens chosen, the last of which has no row yet; or the fault that ends the sequence."""
 
     rows: list[int]
     token_ids: list[int]
-    fault: Fault | None = None
+    fault: Exception | None = None
 
 
 def best_tokens(plan: Plan, logits: Tensor) -> BestTokens | None:
@@ -52,7 +52,7 @@ def accept(plan: Plan, logits: Tensor | None, best: BestTokens | None) -> list[O
         try:
             outcomes.append(_outcome(part, _walk(part, part.tree, logits, start, likeliest)))
         except Exception as error:  # a logits processor of the caller's may raise anything
-            outcomes.append(Outcome([], [], as_fault(error)))
+            outcomes.append(Outcome([], [], error))
         start += part.num_logits
     return outcomes
 

@@ -6,6 +6,7 @@ stored, a token that cannot be chosen. The others go on as if it had not been th
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence as Many
 
@@ -24,6 +25,8 @@ from hoarfrost.engine.statistics import StageClock, Statistics
 from hoarfrost.errors import ModelFault, as_fault
 from hoarfrost.sampling import Chooser, Detokenizer, StopChecker
 from hoarfrost.target import Target
+
+logger = logging.getLogger("hoarfrost")
 
 SPARE_ROWS = 64  # of a new store, behind the prompt
 
@@ -92,10 +95,10 @@ class Rounds:
         """Takes in the outcomes: the only place that changes sequences, stores and requests."""
         start = 0
         for part, outcome in zip(plan.parts, outcomes, strict=True):
-            if part.sequence.id in self.scheduler.running:
+            if outcome.fault is not None:
+                self._fail(part.sequence, outcome.fault)
+            else:
                 try:
-                    if outcome.fault is not None:
-                        raise outcome.fault
                     self._apply_one(part, outcome, features, start, guesser)
                 except Exception as error:  # a store or a stop rule: what is torn belongs to this sequence
                     self._fail(part.sequence, error)
@@ -123,9 +126,13 @@ class Rounds:
             self.scheduler.remove(sequence.id)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
-        """Ends one request with its fault; what it holds is dropped."""
+        """Ends one request with its fault; what it holds is dropped, also by the error, whose frames would keep it alive."""
+        fault = as_fault(error)
+        if fault is not error:
+            logger.warning("Request %d ended: %s", sequence.id, fault, exc_info=error)
+        error.with_traceback(None)
         self.scheduler.remove(sequence.id)
-        self.pieces.append((sequence.id, sequence.output.fail(as_fault(error))))
+        self.pieces.append((sequence.id, sequence.output.fail(fault)))
 
     def _end_what_is_torn(self) -> None:
         """After an interruption in the midst of a round: whoever's rows and tokens no longer belong together ends; the others go on."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.plan import Part, Plan
@@ -21,20 +22,16 @@ from hoarfrost.tree import DraftTree, TreeConfig
 CHUNK_ROWS = 512
 
 
+@dataclass(frozen=True, eq=False)
 class Waiting:
-    """A request that has been checked, and has nothing of its own yet."""
+    """A request that has been checked, and has nothing of its own yet; without a chooser and a stop checker it gets the usual ones."""
 
-    def __init__(
-        self,
-        prompt_ids: list[int],
-        params: SamplingParams,
-        tree: TreeConfig,
-        priority: int,
-        chooser: Chooser | None,
-        stop_checker: StopChecker | None,
-    ) -> None:
-        self.prompt_ids, self.params, self.tree, self.priority = prompt_ids, params, tree, priority
-        self.chooser, self.stop_checker = chooser, stop_checker
+    prompt_ids: list[int]
+    params: SamplingParams
+    tree: TreeConfig
+    priority: int
+    chooser: Chooser | None
+    stop_checker: StopChecker | None
 
 
 class Scheduler:

@@ -50,11 +50,9 @@ class Sequence:
     distrusts_guesses: bool = False
     """The root of the last round was not finite, and guesses stood behind it: the next one goes without."""
 
-    def take_features(self, num_kept: int = 0) -> Tensor:
-        """The pending features as one, but for those of the last `num_kept` rounds; they are then no longer pending."""
-        num_taken = len(self.pending_features) - num_kept
-        parts = [pending.chosen() for pending in self.pending_features[:num_taken]]
-        del self.pending_features[:num_taken]
+    def features(self, num_kept: int) -> Tensor:
+        """The pending features as one, but for those of the last `num_kept` rounds."""
+        parts = [pending.chosen() for pending in self.pending_features[: len(self.pending_features) - num_kept]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def go_plainly(self) -> None:
@@ -81,6 +79,10 @@ class Sequence:
         """Tokens that may still be emitted."""
         return self.params.max_new_tokens - len(self.token_ids)
 
+    def is_in_step(self, draft_state: DraftState) -> bool:
+        """Whether the drafter knows every committed row, but for those that are pending."""
+        return len(draft_state) + sum([len(pending.rows) for pending in self.pending_features]) == self.store.length
+
     def check_integrity(self) -> None:
         """Between rounds the store holds every token but the bonus token, and the drafter has seen or will see as many."""
         num_stored = self.store.length
@@ -90,6 +92,5 @@ class Sequence:
             num_tokens = len(self.prompt_ids) + len(self.token_ids)
             assert num_stored == num_tokens - 1, f"request {self.id}: {num_stored} rows for {num_tokens} tokens"
         if self.draft_state is not None:
-            num_seen = len(self.draft_state) + sum([len(pending.rows) for pending in self.pending_features])
-            assert num_seen == num_stored, f"request {self.id}: the drafter knows {num_seen} rows of {num_stored}"
+            assert self.is_in_step(self.draft_state), f"request {self.id}: the drafter knows {len(self.draft_state)} rows of {num_stored}"
         assert self.output.finish_reason is None, f"request {self.id} has ended"
