@@ -55,7 +55,7 @@ def random_request(chance: random.Random) -> Request:
 def test_any_mix_of_requests_decodes_each_as_alone(
     architecture: str, p: float, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "CHUNK_ROWS", 16)
+    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 16)
     engine = load(model_folder(architecture), max_batch_size=4)
     chance = random.Random(f"{architecture} {p}")
     requests = [random_request(chance) for _ in range(14)]
@@ -100,7 +100,7 @@ def iter_pieces(engine: Engine) -> list[tuple[int, Piece]]:
 
 
 def test_a_long_prompt_is_read_in_chunks_beside_those_that_decode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "CHUNK_ROWS", 16)
+    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 16)
     long = Request([index * 7 % 240 + 4 for index in range(150)], PARAMS, PLAIN)
     short = Request(PROMPTS[0], replace(PARAMS, max_new_tokens=30), TreeConfig(8))
     expected = [tokens_alone(engine, short), tokens_alone(engine, long)]
@@ -109,9 +109,8 @@ def test_a_long_prompt_is_read_in_chunks_beside_those_that_decode(engine: Engine
     second = engine.add(long)
     came: list[set[int]] = []
     pieces: dict[int, list[Piece]] = {first: [], second: []}
-    engine_pieces = iter(lambda: engine.step(), None)
     while not pieces[second]:
-        step = next(engine_pieces)
+        step = engine.step()
         came.append({request_id for request_id, _ in step})
         for request_id, piece in step:
             pieces[request_id].append(piece)
@@ -149,6 +148,15 @@ def test_an_abandoned_stream_ends_its_request(engine: Engine) -> None:
     gc.collect()
     assert engine.is_idle
     engine.check_integrity()
+
+
+def test_a_stream_that_nobody_reads_keeps_nobody_waiting(engine: Engine) -> None:
+    expected = tokens_alone(engine, Request(PROMPTS[0], PARAMS))
+    stream = engine.stream(PROMPTS[0], PARAMS, tree=PLAIN)
+    told = next(stream).token_ids
+    own = engine.add(Request(PROMPTS[1], replace(PARAMS, max_new_tokens=20), PLAIN))
+    assert {request_id for request_id, _ in iter_pieces(engine)} == {own}
+    assert told + [token_id for piece in stream for token_id in piece.token_ids] == expected, "its pieces waited for it"
 
 
 def test_streams_that_take_turns_share_their_rounds(engine: Engine) -> None:

@@ -136,17 +136,13 @@ class Engine:
         A request is over with the piece that has a finish reason; with `error`, the piece says what went wrong. Nothing comes where there
         is nothing to do, or only prompts were read. The requests of `generate` and `stream` take part, their pieces go there.
         """
-        with self._turns:
-            pieces = self._take_pieces(None)
-            if not pieces:
-                self._decode()
-                pieces = self._take_pieces(None)
-            return pieces
+        return self._next_pieces(None)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits, runs, or has pieces to be handed out."""
-        return not (self._scheduler.running or self._scheduler.num_waiting or self._rounds.pieces)
+        """Whether there is nothing left for `step` to do: no request waits, runs, or has pieces that it would hand out."""
+        is_done = not (self._scheduler.running or self._scheduler.num_waiting)
+        return is_done and all(request_id in self._looped_over for request_id, _ in self._rounds.pieces)
 
     def abort(self, request_id: int) -> None:
         """Ends a request at once: all that it holds is given back, and no piece of it comes any more. One that is over is left in peace."""
@@ -163,11 +159,9 @@ class Engine:
             self._rounds.pieces = deque(one for one in self._rounds.pieces if one[0] != request_id)
 
     def check_integrity(self) -> None:
-        """Raises `AssertionError` where the books do not balance: rows and tokens of everything that runs, pieces, places in the batch."""
+        """Raises `AssertionError` where the books do not balance: rows and tokens of all that run, requests that somebody waits for."""
         with self._turns:
-            running = self._scheduler.running
-            assert len(running) <= self.max_batch_size or self._scheduler.num_waiting == 0, f"{len(running)} run"
-            for sequence in running.values():
+            for sequence in self._scheduler.running.values():
                 sequence.check_integrity()
             known = {request_id for request_id, _ in self._rounds.pieces}
             lost = [one for one in self._looped_over if one not in self._scheduler and one not in known]
@@ -219,12 +213,7 @@ class Engine:
             self._looped_over.update(indices)
         try:
             while indices:
-                with self._turns:
-                    pieces = self._take_pieces(indices)
-                    if not pieces:
-                        self._decode()
-                        pieces = self._take_pieces(indices)
-                for request_id, piece in pieces:
+                for request_id, piece in self._next_pieces(indices):
                     index = indices[request_id]
                     if piece.finish_reason is not None:
                         del indices[request_id]
@@ -233,13 +222,17 @@ class Engine:
             for request_id in indices:
                 self.abort(request_id)
 
-    def _decode(self) -> None:
-        """One round; its pieces wait to be taken."""
-        self._forget_aborted()
-        self._rounds.decode(self.guesser, self.max_batch_size)
+    def _next_pieces(self, request_ids: dict[int, int] | None) -> list[tuple[int, Piece]]:
+        """The pieces at hand of these requests, or (None) of those that nobody loops over; without any, those of one round."""
+        with self._turns:
+            self._forget_aborted()
+            pieces = self._take_pieces(request_ids)
+            if not pieces:
+                self._rounds.decode(self.guesser, self.max_batch_size)
+                pieces = self._take_pieces(request_ids)
+            return pieces
 
     def _take_pieces(self, request_ids: dict[int, int] | None) -> list[tuple[int, Piece]]:
-        """The pieces at hand of these requests, or (None) of those that nobody loops over."""
         taken: list[tuple[int, Piece]] = []
         left: deque[tuple[int, Piece]] = deque()
         for request_id, piece in self._rounds.pieces:

@@ -2,8 +2,8 @@
 
 First come, first served, those of a higher priority before others; a request that runs goes on to its end. Every running sequence whose
 prompt is read decodes in every round. Prompts are read beside them, `CHUNK_ROWS` rows at a time, as many chunks in one pass as fit into so
-many rows: a long prompt delays its neighbours by that much a round. Chunks begin at multiples of `CHUNK_ROWS` whoever keeps company, so
-that the passes over a prompt, and the bits of its keys and values, are always the same.
+many rows: a long prompt delays its neighbours by that much a round. Chunks begin at fixed multiples whoever keeps company, so that the
+passes over a prompt, and the bits of its keys and values, are always the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.tree import DraftTree, TreeConfig
 
-CHUNK_ROWS = 512
+CHUNK_ROWS = {"cpu": 96}
+"""By type of device. On a CPU few rows fill the pass already, and a chunk below `cache.attention.PREFILL_ROWS` shares one native call with the
+trees beside it."""
+OTHER_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,22 +73,24 @@ class Scheduler:
     def plan(self, guesser: Guesser, clock: StageClock) -> Plan:
         """The next round of the sequences that run."""
         decoding = [sequence for sequence in self.running.values() if not sequence.is_reading]
-        chunks = [] if len(decoding) == len(self.running) else self._next_chunks()
+        chunks = (
+            [] if len(decoding) == len(self.running) else self._next_chunks(CHUNK_ROWS.get(guesser.target.device.type, OTHER_CHUNK_ROWS))
+        )
         clock.lap("host")
         parts, promise = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else ([], None)
         parts.extend(chunks)
         drafts = guesser.drafter is not None and any(part.sequence.draft_state is not None for part in parts)
         return Plan(parts, guesser.drafter.taps if guesser.drafter is not None and drafts else (), promise)
 
-    def _next_chunks(self) -> list[Part]:
-        """The next chunks of the prompts that are being read, in the order of admission."""
+    def _next_chunks(self, num_rows: int) -> list[Part]:
+        """The next chunks, of so many rows, of the prompts that are being read, in the order of admission."""
         parts: list[Part] = []
-        room = CHUNK_ROWS
+        room = num_rows
         for sequence in self.running.values():
             if not sequence.is_reading:
                 continue
             start = sequence.store.length
-            chunk = sequence.prompt_ids[start : start + CHUNK_ROWS]
+            chunk = sequence.prompt_ids[start : start + num_rows]
             if len(chunk) > room:
                 break
             is_last = start + len(chunk) == len(sequence.prompt_ids)
