@@ -20,8 +20,8 @@ from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.tree import DraftTree, TreeConfig
 
 CHUNK_ROWS = {"cpu": 96}
-"""By type of device. On a CPU few rows fill the pass already, and a chunk below `cache.attention.PREFILL_ROWS` shares one native call with the
-trees beside it."""
+"""By type of device. On a CPU few rows fill the pass already, and a chunk below `cache.attention.PREFILL_ROWS` shares one native call with
+the trees beside it."""
 OTHER_CHUNK_ROWS = 512
 
 
@@ -73,24 +73,23 @@ class Scheduler:
     def plan(self, guesser: Guesser, clock: StageClock) -> Plan:
         """The next round of the sequences that run."""
         decoding = [sequence for sequence in self.running.values() if not sequence.is_reading]
-        chunks = (
-            [] if len(decoding) == len(self.running) else self._next_chunks(CHUNK_ROWS.get(guesser.target.device.type, OTHER_CHUNK_ROWS))
-        )
+        chunk_rows = CHUNK_ROWS.get(guesser.target.device.type, OTHER_CHUNK_ROWS)
+        chunks = self._next_chunks(chunk_rows) if len(decoding) < len(self.running) else []
         clock.lap("host")
         parts, promise = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else ([], None)
         parts.extend(chunks)
         drafts = guesser.drafter is not None and any(part.sequence.draft_state is not None for part in parts)
         return Plan(parts, guesser.drafter.taps if guesser.drafter is not None and drafts else (), promise)
 
-    def _next_chunks(self, num_rows: int) -> list[Part]:
+    def _next_chunks(self, chunk_rows: int) -> list[Part]:
         """The next chunks, of so many rows, of the prompts that are being read, in the order of admission."""
         parts: list[Part] = []
-        room = num_rows
+        room = chunk_rows
         for sequence in self.running.values():
             if not sequence.is_reading:
                 continue
             start = sequence.store.length
-            chunk = sequence.prompt_ids[start : start + num_rows]
+            chunk = sequence.prompt_ids[start : start + chunk_rows]
             if len(chunk) > room:
                 break
             is_last = start + len(chunk) == len(sequence.prompt_ids)
