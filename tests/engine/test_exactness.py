@@ -126,7 +126,7 @@ def test_a_batch_of_more_rows_than_were_measured_decodes_plainly(
 def test_chunking_of_the_prompt_changes_nothing(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(model_folder("llama"))
     whole = tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8))
-    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 7)
+    monkeypatch.setattr(scheduler, "NATIVE_CHUNK_ROWS", 7)
     assert tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8)) == whole
 
 

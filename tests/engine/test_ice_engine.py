@@ -40,7 +40,7 @@ def test_budget_of_the_whole_context_decodes_as_the_dense_store(architecture: st
 def test_trees_and_batches_decode_as_one_by_one_while_nothing_leaves_the_window(
     index: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 30)
+    monkeypatch.setattr(scheduler, "CHUNK_ROWS", 30)
     window = IceConfig(budget=64, num_sinks=2, window=44, page_size=8, index=index)
     engine = load(model_folder("qwen3"), window)
     # Behind this prompt 48 rows wait in pages, of which 16 are fetched, and the window has room for seven rows more.

@@ -55,7 +55,7 @@ def random_request(chance: random.Random) -> Request:
 def test_any_mix_of_requests_decodes_each_as_alone(
     architecture: str, p: float, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 16)
+    monkeypatch.setattr(scheduler, "NATIVE_CHUNK_ROWS", 16)
     engine = load(model_folder(architecture), max_batch_size=4)
     chance = random.Random(f"{architecture} {p}")
     requests = [random_request(chance) for _ in range(14)]
@@ -100,7 +100,7 @@ def iter_pieces(engine: Engine) -> list[tuple[int, Piece]]:
 
 
 def test_a_long_prompt_is_read_in_chunks_beside_those_that_decode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scheduler.CHUNK_ROWS, "cpu", 16)
+    monkeypatch.setattr(scheduler, "NATIVE_CHUNK_ROWS", 16)
     long = Request([index * 7 % 240 + 4 for index in range(150)], PARAMS, PLAIN)
     short = Request(PROMPTS[0], replace(PARAMS, max_new_tokens=30), TreeConfig(8))
     expected = [tokens_alone(engine, short), tokens_alone(engine, long)]

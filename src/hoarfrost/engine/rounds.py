@@ -19,7 +19,7 @@ from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.outcome import Outcome, accept, best_tokens
 from hoarfrost.engine.output import Output, Piece
 from hoarfrost.engine.plan import Part, Pass, Plan, run, run_one_by_one
-from hoarfrost.engine.scheduler import Scheduler, Waiting
+from hoarfrost.engine.scheduler import Scheduler, Waiting, chunk_rows_of
 from hoarfrost.engine.sequence import PendingFeatures, Sequence
 from hoarfrost.engine.statistics import StageClock, Statistics
 from hoarfrost.errors import ModelFault, as_fault
@@ -68,7 +68,7 @@ class Rounds:
             return
         clock = StageClock()
         try:
-            plan, passed = self._run(self.scheduler.plan(guesser, clock))
+            plan, passed = self._run(self.scheduler.plan(guesser, chunk_rows_of(self.target, self.cache), clock))
             best = best_tokens(plan, passed.logits) if passed.logits is not None else None
             clock.lap("verify")
             outcomes = accept(plan, passed.logits, best)

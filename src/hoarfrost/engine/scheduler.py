@@ -1,9 +1,9 @@
 """Which requests wait, which run, and what the next round does.
 
 First come, first served, those of a higher priority before others; a request that runs goes on to its end. Every running sequence whose
-prompt is read decodes in every round. Prompts are read beside them, `CHUNK_ROWS` rows at a time, as many chunks in one pass as fit into so
-many rows: a long prompt delays its neighbours by that much a round. Chunks begin at fixed multiples whoever keeps company, so that the
-passes over a prompt, and the bits of its keys and values, are always the same.
+prompt is read decodes in every round. Prompts are read beside them in chunks, one pass holding no more of their rows than one chunk may
+have: a long prompt delays its neighbours by that much a round. Chunks begin at fixed multiples whoever keeps company, so that the passes
+over a prompt, and the bits of its keys and values, are always the same.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.plan import Part, Plan
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
+from hoarfrost.target import Target
 from hoarfrost.tree import DraftTree, TreeConfig
 
-CHUNK_ROWS = {"cpu": 96}
-"""By type of device. On a CPU few rows fill the pass already, and a chunk below `cache.attention.PREFILL_ROWS` shares one native call with
-the trees beside it."""
-OTHER_CHUNK_ROWS = 512
+CHUNK_ROWS = 512
+NATIVE_CHUNK_ROWS = 96
+"""On a CPU few rows fill the pass already, and a chunk below `cache.attention.PREFILL_ROWS` shares one native call with the trees beside
+it, as long as stores are dense. Others read all their pages for every chunk."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,11 @@ class Waiting:
     priority: int
     chooser: Chooser | None
     stop_checker: StopChecker | None
+
+
+def chunk_rows_of(target: Target, cache: IceConfig | None) -> int:
+    """The rows of a prompt that are read at a time."""
+    return NATIVE_CHUNK_ROWS if target.device.type == "cpu" and cache is None else CHUNK_ROWS
 
 
 class Scheduler:
@@ -70,10 +77,9 @@ class Scheduler:
             self._waiting = [one for one in self._waiting if one[1] != request_id]
             heapq.heapify(self._waiting)
 
-    def plan(self, guesser: Guesser, clock: StageClock) -> Plan:
-        """The next round of the sequences that run."""
+    def plan(self, guesser: Guesser, chunk_rows: int, clock: StageClock) -> Plan:
+        """The next round of the sequences that run; prompts are read `chunk_rows` rows at a time."""
         decoding = [sequence for sequence in self.running.values() if not sequence.is_reading]
-        chunk_rows = CHUNK_ROWS.get(guesser.target.device.type, OTHER_CHUNK_ROWS)
         chunks = self._next_chunks(chunk_rows) if len(decoding) < len(self.running) else []
         clock.lap("host")
         parts, promise = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else ([], None)
