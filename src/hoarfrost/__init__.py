@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hoarfrost.cache.ice_config import IceConfig
-    from hoarfrost.engine import Completion, Engine, Piece, Statistics
-    from hoarfrost.errors import InvalidInput
+    from hoarfrost.engine import Completion, Engine, Piece, Request, Statistics
+    from hoarfrost.errors import InvalidInput, ModelFault, ResourceExhausted
     from hoarfrost.integrations.ice import IceCache, ice_attention
     from hoarfrost.integrations.transformers import ddtree
     from hoarfrost.sampling import SamplingParams
@@ -28,7 +28,10 @@ __all__ = [
     "IceCache",
     "IceConfig",
     "InvalidInput",
+    "ModelFault",
     "Piece",
+    "Request",
+    "ResourceExhausted",
     "SamplingParams",
     "Statistics",
     "TreeConfig",
@@ -44,7 +47,10 @@ _HOMES = {
     "IceCache": "hoarfrost.integrations.ice",
     "IceConfig": "hoarfrost.cache.ice_config",
     "InvalidInput": "hoarfrost.errors",
+    "ModelFault": "hoarfrost.errors",
     "Piece": "hoarfrost.engine",
+    "Request": "hoarfrost.engine",
+    "ResourceExhausted": "hoarfrost.errors",
     "SamplingParams": "hoarfrost.sampling",
     "Statistics": "hoarfrost.engine",
     "TreeConfig": "hoarfrost.tree",

@@ -20,7 +20,7 @@ from conftest import VOCAB_SIZE
 from gguf_files import random_model, write_model
 
 from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
-from hoarfrost.engine.rounds import DecodingLoop
+from hoarfrost.engine import rounds as engine_rounds
 
 FAST = ("--dtype", "float32", "--device", "cpu")
 
@@ -163,15 +163,15 @@ def test_what_is_no_utf8_is_a_sentence_and_exit_code_2(
 
 def test_ctrl_c_in_the_midst_of_a_round_ends_the_stream_cleanly(pair: Pair, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = iter(range(100))
-    decode = DecodingLoop.round
+    decode = engine_rounds.run
 
     def interrupted(*arguments: Any) -> Any:
-        pieces = decode(*arguments)
-        if next(rounds) == 10:
+        passed = decode(*arguments)
+        if next(rounds) == 11:  # the first one reads the prompt
             signal.raise_signal(signal.SIGINT)
-        return pieces
+        return passed
 
-    monkeypatch.setattr(DecodingLoop, "round", interrupted)
+    monkeypatch.setattr(engine_rounds, "run", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that was started in the background ignores it
     try:
         code, out, err = call("run", pair.target, "Hi", "--mode", "ar", "--max-new-tokens", "64", "--min-new-tokens", "64", *FAST)

@@ -16,7 +16,7 @@ from reference import random_drafter
 from transformers import AutoModelForCausalLM
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.engine import costs, guessing, rounds
+from hoarfrost.engine import costs, guessing, scheduler
 from hoarfrost.errors import InvalidInput
 
 PROMPTS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77], list(range(60, 100)), [5, 5, 5, 5, 5]]
@@ -154,7 +154,7 @@ def test_a_batch_of_more_rows_than_were_measured_decodes_plainly(
 def test_chunking_of_the_prompt_changes_nothing(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(model_folder("llama"))
     whole = tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8))
-    monkeypatch.setattr(rounds, "PREFILL_CHUNK", 7)
+    monkeypatch.setattr(scheduler, "NATIVE_CHUNK_ROWS", 7)
     assert tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8)) == whole
 
 

@@ -11,8 +11,7 @@ from reference import random_drafter
 from hoarfrost import Engine, SamplingParams
 from hoarfrost.engine import guessing
 from hoarfrost.engine.costs import CostModel
-from hoarfrost.engine.guessing import Guesser
-from hoarfrost.tree import Walk
+from hoarfrost.engine.plan import Promise
 
 COSTS = CostModel(rows=(1, 64), contexts=(128,), verify_ms=((2.0, 20.0),), batches=(1, 16), draft_ms=(2.0, 8.0))
 
@@ -20,12 +19,8 @@ COSTS = CostModel(rows=(1, 64), contexts=(128,), verify_ms=((2.0, 20.0),), batch
 @pytest.fixture
 def engine(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Engine:
     """With a drafter that is never right, and rounds that take as long as they are to take."""
-    conclude = Guesser.conclude
-
-    def conclude_as_promised(self: Guesser, walks: list[Walk], seconds: float) -> None:
-        conclude(self, walks, seconds if self._promise is None else self._promise[2] / 1000)
-
-    monkeypatch.setattr(Guesser, "conclude", conclude_as_promised)
+    settle = Promise.settle
+    monkeypatch.setattr(Promise, "settle", lambda self, num_tokens, _: settle(self, num_tokens, self.milliseconds))
     monkeypatch.setattr(guessing, "load_costs", lambda *_: COSTS)
     loaded = Engine.load(model_folder("qwen3"), dtype="float32", device="cpu")
     loaded.drafter = random_drafter(loaded.target)

@@ -9,7 +9,7 @@ from reference import random_drafter
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.cache.ice_config import IceConfig
-from hoarfrost.engine import rounds
+from hoarfrost.engine import scheduler
 
 PROMPTS = [[index * 7 % 250 + 4 for index in range(90)], [5, 6, 7], [index * 11 % 250 + 4 for index in range(64)]]
 PARAMS = SamplingParams(max_new_tokens=20, ignore_eos=True)
@@ -40,7 +40,7 @@ def test_budget_of_the_whole_context_decodes_as_the_dense_store(architecture: st
 def test_trees_and_batches_decode_as_one_by_one_while_nothing_leaves_the_window(
     index: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "PREFILL_CHUNK", 30)
+    monkeypatch.setattr(scheduler, "CHUNK_ROWS", 30)
     window = IceConfig(budget=64, num_sinks=2, window=44, page_size=8, index=index)
     engine = load(model_folder("qwen3"), window)
     # Behind this prompt 48 rows wait in pages, of which 16 are fetched, and the window has room for seven rows more.

@@ -13,10 +13,10 @@ def run(pace: Pace, rounds: Rounds, num_rounds: int, promised: float = 1.0) -> l
     """Rounds that expect `promised` times as many tokens as they bring, at least one."""
     chosen: list[Way] = []
     while len(chosen) < num_rounds:
-        way = pace.choose(WAYS)
-        tokens, milliseconds = rounds[way]
-        pace.note(way, promised * tokens, milliseconds, round(tokens), milliseconds)
-        chosen.extend([way] * pace.stretch)
+        choice = pace.choose(WAYS)
+        tokens, milliseconds = rounds[choice.way]
+        pace.note(choice, promised * tokens, milliseconds, round(tokens), milliseconds)
+        chosen.extend([choice.way] * choice.num_rounds)
     return chosen
 
 
@@ -58,30 +58,34 @@ def test_a_way_that_begins_to_pay_is_found() -> None:
 def test_promises_that_are_not_kept_lose_their_weight(promised: float, expected: Way) -> None:
     pace = Pace()
     for _ in range(300):
-        way = pace.choose(WAYS)
-        pace.note(way, *((4.0, 4.0, round(4 / promised), 4.0) if way == "drafted" else (1.0, 2.0, 1, 2.0)))
+        choice = pace.choose(WAYS)
+        pace.note(choice, *((4.0, 4.0, round(4 / promised), 4.0) if choice.way == "drafted" else (1.0, 2.0, 1, 2.0)))
     assert run(pace, {"drafted": (4 / promised, 4.0), "plain": (1, 2.0)}, 20).count(expected) > 15
 
 
 def test_one_way_needs_no_choice() -> None:
     pace = Pace()
     for _ in range(5):
-        assert pace.choose(["plain"]) == "plain"
-        pace.note("plain", 1.0, 1.0, 1, 1.0)
+        choice = pace.choose(["plain"])
+        assert choice.way == "plain"
+        pace.note(choice, 1.0, 1.0, 1, 1.0)
 
 
 def test_only_plain_rounds_that_are_best_come_in_stretches() -> None:
     pace = Pace()
     rounds: Rounds = {"drafted": (2, 8.0), "plain": (1, 2.0)}
     for num_chosen in range(400):
-        way = pace.choose(WAYS)
-        assert pace.stretch == (PLAIN_STRETCH if way == "plain" and num_chosen >= 2 * NUM_FIRST_TRIES else 1)
-        pace.note(way, *rounds[way], *((2, 8.0) if way == "drafted" else (1, 2.0)))
+        choice = pace.choose(WAYS)
+        way = choice.way
+        assert choice.num_rounds == (PLAIN_STRETCH if way == "plain" and num_chosen >= 2 * NUM_FIRST_TRIES else 1)
+        assert [pace.goes_on() for _ in range(PLAIN_STRETCH)] == [index < choice.num_rounds - 1 for index in range(PLAIN_STRETCH)]
+        pace.note(choice, *rounds[way], *((2, 8.0) if way == "drafted" else (1, 2.0)))
     rounds = {"drafted": (6, 4.0), "plain": (1, 2.0)}
     run(pace, rounds, 1000)
     for _ in range(100):
-        pace.note(way := pace.choose(WAYS), *rounds[way], *((6, 4.0) if way == "drafted" else (1, 2.0)))
-        assert pace.stretch == 1
+        choice = pace.choose(WAYS)
+        pace.note(choice, *rounds[choice.way], *((6, 4.0) if choice.way == "drafted" else (1, 2.0)))
+        assert choice.num_rounds == 1
 
 
 def test_what_is_hopeless_does_not_keep_what_is_nearly_as_good_waiting() -> None:
@@ -89,9 +93,9 @@ def test_what_is_hopeless_does_not_keep_what_is_nearly_as_good_waiting() -> None
     rounds: Rounds = {"drafted": (1, 42.0), "retrieved": (2, 4.4), "plain": (1, 2.0)}
     chosen: list[Way] = []
     while len(chosen) < 8000:
-        way = pace.choose(ways)
-        pace.note(way, *rounds[way], int(rounds[way][0]), rounds[way][1])
-        chosen.extend([way] * pace.stretch)
+        choice = pace.choose(ways)
+        pace.note(choice, *rounds[choice.way], int(rounds[choice.way][0]), rounds[choice.way][1])
+        chosen.extend([choice.way] * choice.num_rounds)
     loss_ms, saved_ms = 4.4 - 2 * 2.0, TRIAL_SHARE / 2 * 2.0 * 4000
     assert chosen[-4000:].count("retrieved") > 0.6 * saved_ms / loss_ms
 
@@ -101,10 +105,10 @@ def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
     rounds: Rounds = {"drafted": (2, 8.0), "retrieved": (1, 2.5), "plain": (1, 2.0)}
     chosen: list[Way] = []
     for index in range(4000):
-        way = pace.choose(ways)
-        tokens, milliseconds = rounds[way]
-        pace.note(way, tokens, milliseconds, int(tokens), 50.0 if index % 100 == 99 else milliseconds)
-        chosen.extend([way] * pace.stretch)
+        choice = pace.choose(ways)
+        tokens, milliseconds = rounds[choice.way]
+        pace.note(choice, tokens, milliseconds, int(tokens), 50.0 if index % 100 == 99 else milliseconds)
+        chosen.extend([choice.way] * choice.num_rounds)
     expected = TRIAL_SHARE / 2 * 2.0 * 8000 / (8.0 - 2 * 2.0)  # what a half of the share pays for
     assert chosen.count("plain") > 0.9 * len(chosen)
     assert 0.5 * expected < chosen[-8000:].count("drafted") < 2 * expected
@@ -114,6 +118,6 @@ def test_every_other_way_has_its_turn_and_a_busy_moment_is_forgiven() -> None:
 def test_rounds_that_take_longer_than_they_promised_lose_their_weight() -> None:
     pace = Pace()
     for _ in range(300):
-        way = pace.choose(WAYS)
-        pace.note(way, *((2.0, 2.0, 2, 6.0) if way == "drafted" else (1.0, 2.0, 1, 2.0)))
-    assert [pace.choose(WAYS) for _ in range(3)].count("plain") >= 2
+        choice = pace.choose(WAYS)
+        pace.note(choice, *((2.0, 2.0, 2, 6.0) if choice.way == "drafted" else (1.0, 2.0, 1, 2.0)))
+    assert [pace.choose(WAYS).way for _ in range(3)].count("plain") >= 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import ModelFault
 from hoarfrost.sampling import Chooser, SamplingParams, choose_greedy_rows, distribution, gumbel_noise_plain, probabilities
 
 FILTERS = [
@@ -209,11 +209,11 @@ class TestEveryMode:
     def test_logits_that_are_not_finite_are_refused(self, sampling: dict[str, float], bad: float, place: int) -> None:
         logits = torch.randn(300, generator=torch.Generator().manual_seed(8))
         logits[place] = bad
-        with pytest.raises(InvalidInput, match="NaN or infinite"):
+        with pytest.raises(ModelFault, match="NaN or infinite"):
             Chooser(SamplingParams(**sampling)).choose(logits, 0, 0)
 
     def test_a_vocabulary_banned_whole_is_refused(self, sampling: dict[str, float]) -> None:
-        with pytest.raises(InvalidInput, match="every token is banned"):
+        with pytest.raises(ModelFault, match="every token is banned"):
             Chooser(SamplingParams(**sampling)).choose(torch.full((9,), -math.inf), 0, 0)
 
     def test_impossible_tokens_are_never_chosen(self, sampling: dict[str, float]) -> None:

@@ -1,7 +1,8 @@
 """The command `hoarfrost`, one file per verb.
 
-Data goes to stdout, everything said about it to stderr. Exit codes: 0 done, 2 bad input (one sentence on stderr, no traceback), 130
-interrupted. The verbs import torch, and what needs it, when they run: `hoarfrost --help` answers at once.
+Data goes to stdout, everything said about it to stderr. Exit codes: 0 done, 1 a model that failed or a machine without room, 2 bad input
+(both with one sentence on stderr, no traceback), 130 interrupted. The verbs import torch, and what needs it, when they run: `hoarfrost
+--help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import typer
 
 import hoarfrost
 from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, inspect, plot, run, train
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import InvalidInput, ModelFault, ResourceExhausted
 
-EXIT_INVALID_INPUT = 2
+EXIT_FAULT, EXIT_INVALID_INPUT = 1, 2
 
 app = typer.Typer(
     name="hoarfrost",
@@ -56,3 +57,6 @@ def main() -> None:
     except InvalidInput as error:
         typer.echo(f"hoarfrost: {error}", err=True)
         sys.exit(EXIT_INVALID_INPUT)
+    except (ModelFault, ResourceExhausted) as error:
+        typer.echo(f"hoarfrost: {error}", err=True)
+        sys.exit(EXIT_FAULT)

@@ -1,7 +1,13 @@
-"""The engine: loads a target and its drafter, and turns prompts into completions or streams.
+"""The engine: requests come and go, and one step decodes a round of all that run.
 
-Prompts are decoded in one packed batch of at most `max_batch_size`; when one ends, the next takes its place. Nothing here decides what a
-token is: that is the loop's business, and it does not depend on who shares the batch.
+    plan = what the round does          (`scheduler.Scheduler.plan`)
+    pass = the target's, over all rows  (`plan.run`: provisional rows only)
+    outcomes = rows and tokens          (`outcome.accept`: nothing is changed)
+    apply, learn                        (`rounds.Rounds`)
+
+`generate`, `stream` and the faces of other libraries are loops over `step`. A request that fails ends with its own fault; nobody else's
+tokens change. Any thread may call any method: one at a time goes on, a round at most keeps the others waiting, and everybody gets the
+pieces of what they asked for.
 """
 
 from __future__ import annotations
@@ -9,23 +15,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import replace
 from typing import Any
 
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.drafting import Drafter, load_drafter
 from hoarfrost.engine.guessing import Guesser
-from hoarfrost.engine.rounds import DecodingLoop
-from hoarfrost.engine.sequence import Completion, Piece, Sequence
-from hoarfrost.engine.statistics import Statistics
+from hoarfrost.engine.output import Completion, Piece
+from hoarfrost.engine.request import Prompt, Request, encode_prompt, fit_to_context
+from hoarfrost.engine.rounds import Rounds
+from hoarfrost.engine.scheduler import Scheduler, Waiting
+from hoarfrost.engine.turns import Turns
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
-from hoarfrost.sampling import Chooser, Detokenizer, SamplingParams, StopChecker
+from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.target import Target
-from hoarfrost.target.encoding import encode_chat, encode_text, token_ids_of
+from hoarfrost.target.encoding import encode_chat
 from hoarfrost.tree import TreeConfig
-
-Prompt = str | Many[int]
 
 
 class Engine:
@@ -42,6 +47,11 @@ class Engine:
         self.target, self.drafter, self.max_batch_size, self.cache = target, drafter, max_batch_size, cache
         self.tree = tree or TreeConfig()
         self._guesser: Guesser | None = None
+        self._scheduler = Scheduler()
+        self._rounds = Rounds(target, self._scheduler, cache)
+        self._turns = Turns()
+        self._looped_over: set[int] = set()  # requests of `generate` and `stream`
+        self._aborted: list[int] = []  # to be forgotten when the turn is over
 
     @classmethod
     def load(
@@ -63,10 +73,21 @@ class Engine:
         in `dtype`. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
         that cannot be found, does not fit together or is not served exactly.
         """
+        check_batch_size(max_batch_size)
         target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
             drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
         return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Requests that are decoded together; the others wait."""
+        return self._max_batch_size
+
+    @max_batch_size.setter
+    def max_batch_size(self, size: int) -> None:
+        check_batch_size(size)
+        self._max_batch_size = size
 
     @property
     def guesser(self) -> Guesser:
@@ -95,76 +116,144 @@ class Engine:
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        return encode_chat(self.tokenizer, messages, self.target.name, thinking=thinking)
+        with self._turns:  # tokenizers are not for many threads at once
+            return encode_chat(self.tokenizer, messages, self.target.name, thinking=thinking)
+
+    def add(self, request: Request, *, chooser: Chooser | None = None, stop_checker: StopChecker | None = None) -> int:
+        """Queues a request for the coming steps and gives its id. Raises `InvalidInput` where it cannot be served as it is.
+
+        A face that chooses tokens or ends texts in its own way brings a `chooser` and a `stop_checker`; how long the text may become is
+        then the latter's to say.
+        """
+        with self._turns:
+            return self._scheduler.add(self._resolve(request, chooser, stop_checker))
+
+    def step(self) -> list[tuple[int, Piece]]:
+        """One round of all that run, those that wait being admitted as there is room: the pieces that came, in no particular order.
+
+        A request is over with the piece that has a finish reason; with `error`, the piece says what went wrong. Nothing comes where there
+        is nothing to do, or only prompts were read. The requests of `generate` and `stream` take part, their pieces go there.
+        """
+        return self._next_pieces(None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing left for `step` to do: no request waits, runs, or has pieces that it would hand out."""
+        is_done = not (self._scheduler.running or self._scheduler.num_waiting)
+        return is_done and all(request_id in self._looped_over for request_id, _ in self._rounds.pieces)
+
+    def abort(self, request_id: int) -> None:
+        """Ends a request at once: all that it holds is given back, and no piece of it comes any more. One that is over is left in peace."""
+        self._aborted.append(request_id)
+        if not self._turns.is_mine:  # else a stream was forgotten in the midst of a round of this very thread
+            with self._turns:
+                self._forget_aborted()
+
+    def _forget_aborted(self) -> None:
+        while self._aborted:
+            request_id = self._aborted.pop()
+            self._scheduler.remove(request_id)
+            self._looped_over.discard(request_id)
+            self._rounds.pieces = deque(one for one in self._rounds.pieces if one[0] != request_id)
+
+    def check_integrity(self) -> None:
+        """Raises `AssertionError` where the books do not balance: rows and tokens of all that run, requests that somebody waits for."""
+        with self._turns:
+            for sequence in self._scheduler.running.values():
+                sequence.check_integrity()
+            known = {request_id for request_id, _ in self._rounds.pieces}
+            lost = [one for one in self._looped_over if one not in self._scheduler and one not in known]
+            assert not lost, f"requests {lost} are waited for and not here"
 
     def generate(
         self, prompts: str | Many[Prompt], params: SamplingParams | Many[SamplingParams] | None = None, *, tree: TreeConfig | None = None
     ) -> list[Completion]:
-        """Decodes all prompts (texts or token ids) and returns their completions in order. One params for all, or one each."""
+        """Decodes all prompts (texts or token ids) and returns their completions in order. One params for all, or one each.
+
+        Raises `InvalidInput` for a prompt that cannot be served, before any is decoded. Where decoding one fails, its completion has the
+        finish reason `error` and says why; a single prompt raises the error.
+        """
         many: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
         if any(isinstance(prompt, int) for prompt in many):
             raise InvalidInput("A prompt of token ids stands in a list of its own: generate([[1, 2, 3]]), not generate([1, 2, 3]).")
         each = [params or SamplingParams()] * len(many) if params is None or isinstance(params, SamplingParams) else list(params)
         if len(each) != len(many):
             raise InvalidInput(f"{len(many)} prompts came with {len(each)} sampling params; give one for all or one for each.")
-        texts: list[list[str]] = [[] for _ in many]
-        ids: list[list[int]] = [[] for _ in many]
-        completions: dict[int, Completion] = {}
-        for index, piece in self._run(many, each, tree):
-            texts[index].append(piece.text)
-            ids[index].extend(piece.token_ids)
-            if piece.finish_reason and piece.statistics:
-                completions[index] = Completion("".join(texts[index]), ids[index], piece.finish_reason, piece.statistics)
-        return [completions[index] for index in range(len(many))]
+        with self._turns:
+            requests = [self._resolve(Request(prompt, one, tree)) for prompt, one in zip(many, each, strict=True)]
+        pieces: list[list[Piece]] = [[] for _ in many]
+        for index, piece in self._loop(requests):
+            pieces[index].append(piece)
+        completions = [Completion.from_pieces(one) for one in pieces]
+        if len(completions) == 1 and completions[0].error is not None:
+            raise completions[0].error
+        return completions
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, tree: TreeConfig | None = None) -> Iterator[Piece]:
-        """Decodes one prompt and yields a piece per round; the last one carries the finish reason and the statistics."""
-        for _, piece in self._run([prompt], [params or SamplingParams()], tree):
+        """Decodes one prompt and yields a piece per round; the last one carries the finish reason and the statistics.
+
+        A stream that is closed, or forgotten, ends its request. Raises what went wrong where decoding fails.
+        """
+        with self._turns:
+            request = self._resolve(Request(prompt, params or SamplingParams(), tree))
+        return self._stream(request)
+
+    def _stream(self, request: Waiting) -> Iterator[Piece]:
+        for _, piece in self._loop([request]):
+            if piece.error is not None:
+                raise piece.error
             yield piece
 
-    def _run(self, prompts: Many[Prompt], params: Many[SamplingParams], tree: TreeConfig | None) -> Iterator[tuple[int, Piece]]:
-        config = tree or self.tree
-        if config.budget and self.drafter is None and not config.retrieval:
-            raise InvalidInput(f"A tree budget of {config.budget} needs a drafter or retrieval, and there is neither; use a budget of 0.")
-        loop = DecodingLoop(self.guesser, config)
-        # Every prompt is checked before the first is decoded.
-        waiting = deque((index, self._encode(prompt), param) for index, (prompt, param) in enumerate(zip(prompts, params, strict=True)))
-        active: list[Sequence] = []
-        while waiting or active:
-            while waiting and len(active) < self.max_batch_size:
-                sequence = self._admit(*waiting.popleft(), drafting=loop.drafter is not None)
-                yield sequence.index, loop.prefill(sequence)
-                if sequence.finish_reason is None:
-                    active.append(sequence)
-            if active:
-                pieces = loop.round(active)
-                yield from zip([sequence.index for sequence in active], pieces, strict=True)
-                active = [sequence for sequence in active if sequence.finish_reason is None]
+    def _loop(self, requests: Many[Waiting]) -> Iterator[tuple[int, Piece]]:
+        """Adds requests and steps until all are over: pieces with the index of their request. Leaving the loop early aborts the rest."""
+        with self._turns:
+            indices = {self._scheduler.add(request): index for index, request in enumerate(requests)}
+            self._looped_over.update(indices)
+        try:
+            while indices:
+                for request_id, piece in self._next_pieces(indices):
+                    index = indices[request_id]
+                    if piece.finish_reason is not None:
+                        del indices[request_id]
+                    yield index, piece
+        finally:
+            for request_id in indices:
+                self.abort(request_id)
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        ids = encode_text(self.tokenizer, prompt) if isinstance(prompt, str) else token_ids_of(prompt)
-        if not ids:
-            raise InvalidInput("The prompt is empty; give at least one token.")
-        foreign = next((token_id for token_id in ids if not 0 <= token_id < self.target.vocab_size), None)
-        if foreign is not None:
-            raise InvalidInput(f"Token id {foreign} lies outside the model's vocabulary of {self.target.vocab_size} tokens.")
-        if len(ids) >= self.target.max_positions:
-            raise InvalidInput(
-                f"The prompt has {len(ids)} tokens and the model's context is {self.target.max_positions}, the answer included; shorten it."
-            )
-        return ids
+    def _next_pieces(self, request_ids: dict[int, int] | None) -> list[tuple[int, Piece]]:
+        """The pieces at hand of these requests, or (None) of those that nobody loops over; without any, those of one round."""
+        with self._turns:
+            self._forget_aborted()
+            pieces = self._take_pieces(request_ids)
+            if not pieces:
+                self._rounds.decode(self.guesser, self.max_batch_size)
+                pieces = self._take_pieces(request_ids)
+            return pieces
 
-    def _admit(self, index: int, prompt_ids: list[int], params: SamplingParams, *, drafting: bool) -> Sequence:
-        room = self.target.max_positions - len(prompt_ids)
-        params = replace(params, max_new_tokens=min(params.max_new_tokens, room))
-        capacity = len(prompt_ids) + 64
-        return Sequence(
-            index=index,
-            prompt_ids=prompt_ids,
-            params=params,
-            store=self.target.new_store(capacity, self.cache),
-            draft_state=self.drafter.new_state(capacity) if self.drafter is not None and drafting else None,
-            chooser=Chooser(params, self.target.eos_token_ids),
-            stop_checker=StopChecker(params, self.target.eos_token_ids, Detokenizer(self.tokenizer)),
-            statistics=Statistics(num_prompt_tokens=len(prompt_ids)),
-        )
+    def _take_pieces(self, request_ids: dict[int, int] | None) -> list[tuple[int, Piece]]:
+        taken: list[tuple[int, Piece]] = []
+        left: deque[tuple[int, Piece]] = deque()
+        for request_id, piece in self._rounds.pieces:
+            is_wanted = request_id not in self._looped_over if request_ids is None else request_id in request_ids
+            (taken if is_wanted else left).append((request_id, piece))
+            if is_wanted and piece.finish_reason is not None:
+                self._looped_over.discard(request_id)
+        self._rounds.pieces = left
+        return taken
+
+    def _resolve(self, request: Request, chooser: Chooser | None = None, stop_checker: StopChecker | None = None) -> Waiting:
+        """A request with all that was left open, checked."""
+        tree = request.tree or self.tree
+        if tree.budget and self.drafter is None and not tree.retrieval:
+            raise InvalidInput(f"A tree budget of {tree.budget} needs a drafter or retrieval, and there is neither; use a budget of 0.")
+        prompt_ids = encode_prompt(request.prompt, self.target)
+        params = request.params
+        if stop_checker is None:
+            params = fit_to_context(params, len(prompt_ids), self.target.max_positions)
+        self.guesser.prepare(tree)
+        return Waiting(prompt_ids, params, tree, request.priority, chooser, stop_checker)
+
+
+def check_batch_size(size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InvalidInput(f"max_batch_size is {size!r}; at least one request must be decoded at a time.")

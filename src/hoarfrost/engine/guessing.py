@@ -1,22 +1,21 @@
-"""From sequences to the trees of a round, and from how these fared to better ones.
+"""From sequences to their parts of a round, and from how these fared to better ones.
 
     draft -> candidates -> couple (above temperature 0) -> grow under calibration, with retrieved guesses, as far as it pays (budget "auto")
 
 A `Guesser` lives as long as its engine and is shared by all requests: what it has learnt (calibration, shares of the retrieval sources,
-successors of tokens) only moves guesses, never a token.
+successors of tokens) only moves guesses, never a token. Nothing of a round is kept here: the plan holds it.
 
 Under budget "auto" a round drafts, or retrieves alone, or decodes plainly (`engine.pace`), and verifies as much as pays. The drafter's
-context is brought up to date when it is asked next, in one go.
+context is brought up to date when it is asked next; what it missed while it rested is no part of that round's time.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,9 @@ from hoarfrost import kernels
 from hoarfrost.drafting import Drafter
 from hoarfrost.drafting.retrieval import Retrieval
 from hoarfrost.engine.costs import CostModel, load_costs
+from hoarfrost.engine.outcome import NO_TOKEN, Outcome
 from hoarfrost.engine.pace import Pace, Way
+from hoarfrost.engine.plan import Part, Plan, Promise
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.engine.statistics import StageClock
 from hoarfrost.sampling import BestTokens
@@ -38,7 +39,6 @@ from hoarfrost.tree import (
     DraftTree,
     Marginals,
     TreeConfig,
-    Walk,
     build_trees,
     candidates_of,
     grow_trees,
@@ -47,6 +47,9 @@ from hoarfrost.tree import (
     weighed,
 )
 
+logger = logging.getLogger("hoarfrost")
+
+PLAIN = TreeConfig.autoregressive()
 NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
@@ -59,22 +62,6 @@ Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], N
 """Is told of the guesses below m visited rows: probabilities `[m, k]` as drafted and as believed, hits, the rows' depths, off the spine."""
 
 
-@dataclass(frozen=True, eq=False)
-class Guess:
-    """The tree for one sequence, and the drafter's candidates in it: empty without a drafter, None where nothing is to be learnt."""
-
-    tree: DraftTree
-    is_drafted: bool = False
-    candidates: Candidates | None = None
-
-
-class Scale(NamedTuple):
-    """What makes rounds of different batches comparable: how many sequences they decode, and what a plain round would take, about."""
-
-    num_sequences: int
-    plain_ms: float
-
-
 class Guesser:
     """Makes trees for the sequences of one engine; `drafter` may be None, then only retrieval guesses.
 
@@ -85,11 +72,8 @@ class Guesser:
         self.target, self.drafter = target, drafter
         self.watch: Watch | None = None
         self._calibrations: dict[tuple[float, bool], Calibration] = {}
-        self._paces: defaultdict[int, Pace] = defaultdict(Pace)
+        self._paces: defaultdict[tuple[TreeConfig, int], Pace] = defaultdict(Pace)
         self._row_times: dict[int, NDArray[np.float64]] = {}
-        self._pace, self._scale = Pace(), Scale(1, 1.0)  # of the round in progress
-        self._promise: tuple[Way, float, float] | None = None
-        self._num_plain_left = 0  # rounds of the stretch
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -111,37 +95,73 @@ class Guesser:
             self._calibrations[key] = Calibration(self.drafter.horizon if self.drafter is not None else 1)
         return self._calibrations[key]
 
-    def guess(self, sequences: Many[Sequence], config: TreeConfig, clock: StageClock) -> list[Guess]:
-        """The trees of one round."""
-        way = self._way(sequences, config)
-        if way == "plain":
-            return [Guess(DraftTree.single(sequence.bonus_token_id)) for sequence in sequences]
-        drafted = self._draft(sequences) if way == "drafted" else None
-        if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
-            clock.lap("draft")
-            guesses = [Guess(tree) for tree in self._build(sequences, drafted, config)]
-        else:
-            candidates = self._candidates(sequences, drafted, config)
-            clock.lap("draft")
-            guesses = self._grow(sequences, candidates, drafted is not None, config)
-        clock.lap("build")
-        return guesses
+    def guess(self, sequences: Many[Sequence], num_other_rows: int, clock: StageClock) -> tuple[list[Part], Promise | None]:
+        """The trees of one round, whose pass will also hold `num_other_rows` rows, and what is promised of it."""
+        parts: list[Part] = []
+        promise = None
+        for config, group in groups_of(sequences):
+            guessed, promise = self._guess_safely(group, config, num_other_rows + sum([part.num_rows for part in parts]), clock)
+            parts.extend(guessed)
+        return parts, promise
 
-    def _way(self, sequences: Many[Sequence], config: TreeConfig) -> Way:
-        """How this round is decoded."""
-        if config.budget != "auto":
-            return "drafted" if config.budget else "plain"
-        if self._num_plain_left:
-            self._num_plain_left -= 1
-            return "plain"
-        row_ms, num_sequences = self._row_ms(sequences), len(sequences)
-        self._scale = Scale(num_sequences, PLAIN_HOST_MS + float(row_ms[min(num_sequences, len(row_ms)) - 1]))
-        self._pace = self._paces[pace_key(sequences)]
-        way = self._pace.choose(self._ways(len(row_ms) > num_sequences, config))
-        if way == "plain":
-            self._num_plain_left = self._pace.stretch - 1
-            self._promise = way, num_sequences, self._scale.plain_ms
-        return way
+    def _guess_safely(
+        self, group: Many[Sequence], config: TreeConfig, num_other_rows: int, clock: StageClock
+    ) -> tuple[list[Part], Promise | None]:
+        """As `_guess`. Where that fails every sequence is tried alone; one for which it fails then goes without guesses from here on."""
+        try:
+            return self._guess(group, config, num_other_rows, clock)
+        except Exception as error:  # a drafter may raise anything, and no guess is worth a request
+            if len(group) > 1:
+                return [part for one in group for part in self._guess_safely([one], config, num_other_rows, clock)[0]], None
+            self._give_up(group[0], error)
+            return [plain_part(group[0])], None
+
+    @staticmethod
+    def _give_up(sequence: Sequence, error: Exception) -> None:
+        logger.warning("Guessing failed (%s: %s); request %d is decoded plainly.", type(error).__name__, error, sequence.id)
+        sequence.go_plainly()
+
+    def _guess(
+        self, sequences: Many[Sequence], config: TreeConfig, num_other_rows: int, clock: StageClock
+    ) -> tuple[list[Part], Promise | None]:
+        """The trees of sequences with one config."""
+        if config.budget == "auto":
+            return self._guess_what_pays(sequences, config, num_other_rows, clock)
+        if not config.budget:
+            return [plain_part(sequence) for sequence in sequences], None
+        drafted = self._draft(sequences, clock)
+        if drafted is not None and is_published(config) and all(isinstance(one, Marginals) for one in drafted):
+            trees = self._build(sequences, drafted, config)
+            clock.lap("build")
+            return [Part(sequence, tree) for sequence, tree in zip(sequences, trees, strict=True)], None
+        candidates, hints, roots = self._prepare_growth(sequences, drafted, config, clock)
+        trees = [grown.tree for grown in grow_trees(candidates, roots, int(config.budget), hints)]
+        clock.lap("build")
+        return make_parts(sequences, trees, drafted is not None, candidates), None
+
+    def _guess_what_pays(
+        self, sequences: Many[Sequence], config: TreeConfig, num_other_rows: int, clock: StageClock
+    ) -> tuple[list[Part], Promise | None]:
+        """Trees as large as pay, of guesses that pay; while plain decoding does, it is not thought over in every round."""
+        pace, num_sequences = self._paces[config, pace_key(sequences)], len(sequences)
+        if pace.goes_on():
+            return [plain_part(sequence) for sequence in sequences], None
+        row_ms = self._row_ms(sequences)[num_other_rows:]
+        choice = pace.choose(self._ways(len(row_ms) > num_sequences, config))
+        plain_ms = PLAIN_HOST_MS + float(row_ms[min(num_sequences, len(row_ms)) - 1]) if len(row_ms) else 0.0
+
+        def promise(expected: float, milliseconds: float) -> Promise | None:
+            return Promise(config, pace, choice, num_sequences, plain_ms, expected, milliseconds) if plain_ms else None
+
+        if choice.way == "plain":
+            return [plain_part(sequence) for sequence in sequences], promise(num_sequences, plain_ms)
+        drafted = self._draft(sequences, clock) if choice.way == "drafted" else None
+        fixed_ms = RETRIEVED_HOST_MS if drafted is None else DRAFTED_HOST_MS + self.costs.draft_time_ms(num_sequences)
+        candidates, hints, roots = self._prepare_growth(sequences, drafted, config, clock)
+        worth = grow_worthwhile(candidates, roots, row_ms, fixed_ms, hints)
+        clock.lap("build")
+        parts = make_parts(sequences, worth.trees, drafted is not None, candidates)
+        return parts, promise(worth.expected, worth.milliseconds)
 
     def _ways(self, has_room: bool, config: TreeConfig) -> list[Way]:
         """The ways in which a round can be decoded. A batch with more rows than a pass was worth measuring for has no room for guesses."""
@@ -149,16 +169,36 @@ class Guesser:
         retrieved: list[Way] = ["retrieved"] if has_room and config.retrieval else []
         return [*drafted, *retrieved, "plain"]
 
-    def _draft(self, sequences: Many[Sequence]) -> list[Marginals | Conditionals] | None:
+    def read_prompt(self, sequence: Sequence) -> None:
+        """Lets the drafter take in the rows of a prompt's chunk."""
+        if self.drafter is None:
+            return
+        try:
+            self._extend(self.drafter, [sequence])
+        except Exception as error:  # as above
+            self._give_up(sequence, error)
+
+    def _draft(self, sequences: Many[Sequence], clock: StageClock) -> list[Marginals | Conditionals] | None:
         """The drafter's guesses, after it has taken in what was committed since it was asked last."""
         if self.drafter is None:
             return None
-        late = [sequence for sequence in sequences if sequence.pending_features]
-        states = [sequence.draft_state for sequence in late if sequence.draft_state is not None]
-        if states:
-            self.drafter.extend(states, [sequence.take_features() for sequence in late])
+        if rested := [sequence for sequence in sequences if len(sequence.pending_features) > 1]:
+            self._extend(self.drafter, rested, num_kept=1)
+            clock.lap_apart("draft")
+        self._extend(self.drafter, [sequence for sequence in sequences if sequence.pending_features])
         states = [sequence.draft_state for sequence in sequences if sequence.draft_state is not None]
         return list(self.drafter.propose(states, [sequence.bonus_token_id for sequence in sequences]))
+
+    @staticmethod
+    def _extend(drafter: Drafter, sequences: Many[Sequence], num_kept: int = 0) -> None:
+        """Hands the drafter the pending features of sequences, but for those of the last `num_kept` rounds."""
+        states = [sequence.draft_state for sequence in sequences if sequence.draft_state is not None]
+        if not all(sequence.is_in_step(state) for sequence, state in zip(sequences, states, strict=True)):
+            raise RuntimeError("the drafter failed before, in the midst of taking in rows")
+        if states:
+            drafter.extend(states, [sequence.features(num_kept) for sequence in sequences])
+        for sequence in sequences:
+            del sequence.pending_features[: len(sequence.pending_features) - num_kept]
 
     @staticmethod
     def _build(sequences: Many[Sequence], drafted: Many[Marginals | Conditionals], config: TreeConfig) -> list[DraftTree]:
@@ -171,16 +211,14 @@ class Guesser:
         assert isinstance(config.budget, int)
         return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], config.budget, config.max_width)
 
-    def _grow(self, sequences: Many[Sequence], candidates: list[Candidates], is_drafted: bool, config: TreeConfig) -> list[Guess]:
-        hints = [self._hints(sequence, is_drafted, config) for sequence in sequences]
-        roots = [sequence.bonus_token_id for sequence in sequences]
-        if config.budget == "auto":
-            fixed_ms = DRAFTED_HOST_MS + self.costs.draft_time_ms(len(sequences)) if is_drafted else RETRIEVED_HOST_MS
-            trees, expected, milliseconds = grow_worthwhile(candidates, roots, self._row_ms(sequences), fixed_ms, hints)
-            self._promise = "drafted" if is_drafted else "retrieved", expected, milliseconds
-        else:
-            trees = [grown.tree for grown in grow_trees(candidates, roots, int(config.budget), hints)]
-        return [Guess(tree, is_drafted, one) for tree, one in zip(trees, candidates, strict=True)]
+    def _prepare_growth(
+        self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig, clock: StageClock
+    ) -> tuple[list[Candidates], list[kernels.TreeHints], list[int]]:
+        """What trees are grown of: candidates, hints and roots."""
+        candidates = self._candidates(sequences, drafted, config)
+        clock.lap("draft")
+        hints = [self._hints(sequence, drafted is not None, config) for sequence in sequences]
+        return candidates, hints, [sequence.bonus_token_id for sequence in sequences]
 
     def _candidates(
         self, sequences: Many[Sequence], drafted: Many[Marginals | Conditionals] | None, config: TreeConfig
@@ -230,37 +268,57 @@ class Guesser:
             self._row_times[context] = self.costs.row_ms(context)
         return self._row_times[context]
 
-    def learn(
-        self, sequences: Many[Sequence], guesses: Many[Guess], walks: Many[Walk], best: BestTokens | None, config: TreeConfig
-    ) -> None:
-        """Takes in what the target chose: `walks[i]` through `guesses[i].tree`; and the likeliest tokens behind all rows, where
-        guesses are to be retrieved."""
-        for sequence, guess, walked in zip(sequences, guesses, walks, strict=True):
-            if guess.candidates is not None:
-                self._observe(sequence, guess, guess.candidates, walked, config)
-        if config.retrieval and best is not None and best.log_probs is not None:
-            self.retrieval.table.remember(np.concatenate([guess.tree.token_ids for guess in guesses]), best.token_ids, best.log_probs)
+    def learn(self, plan: Plan, outcomes: Many[Outcome], best: BestTokens | None, clock: StageClock) -> None:
+        """Takes in what the target chose, how the guesses fared, the likeliest tokens behind all rows (`best`), and the round's time."""
+        for part, outcome in zip(plan.parts, outcomes, strict=True):
+            if part.candidates is not None and outcome.token_ids:
+                self._observe(part, part.candidates, outcome.token_ids)
+        if best is not None and best.log_probs is not None:
+            self._remember(plan, best.token_ids, best.log_probs)
+        clock.lap("walk")
+        if plan.promise is not None:
+            config = plan.promise.config
+            own = [part.chunk is None and (part.sequence.tree is config or part.sequence.tree == config) for part in plan.parts]
+            num_tokens = sum([len(outcome.token_ids) for outcome, is_own in zip(outcomes, own, strict=True) if is_own])
+            plan.promise.settle(num_tokens, 1000 * clock.total)
 
-    def conclude(self, walks: Many[Walk], seconds: float) -> None:
-        """Takes in how long the round was and what it brought, for the choice among the ways."""
-        if self._promise is not None:
-            way, expected, milliseconds = self._promise
-            num_sequences, plain_ms = self._scale
-            num_tokens = sum([len(walked.token_ids) for walked in walks])
-            self._pace.note(way, expected / num_sequences, milliseconds / plain_ms, num_tokens / num_sequences, 1000 * seconds / plain_ms)
-            self._promise = None
+    def _remember(self, plan: Plan, token_ids: NDArray[np.int64], log_probs: NDArray[np.float32]) -> None:
+        """What followed the tokens of all rows, rejected ones included."""
+        rows = np.concatenate([part.tree.token_ids for part in plan.parts if part.tree is not None])
+        if (token_ids[:, 0] == NO_TOKEN).any():
+            known = token_ids[:, 0] != NO_TOKEN
+            rows, token_ids, log_probs = rows[known], token_ids[known], log_probs[known]
+        self.retrieval.table.remember(rows, token_ids, log_probs)
 
-    def _observe(self, sequence: Sequence, guess: Guess, candidates: Candidates, walked: Walk, config: TreeConfig) -> None:
+    def _observe(self, part: Part, candidates: Candidates, token_ids: list[int]) -> None:
+        sequence, config = part.sequence, part.sequence.tree
         key, left_over, is_open = calibration_key(sequence, config), None, None
         if candidates.horizon:
-            chosen = np.array(walked.token_ids, np.int64)
+            chosen = np.array(token_ids, np.int64)
             verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
             if self.watch is not None and len(verdict.hits):
                 self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
             left_over, is_open = verdict.left_over, verdict.is_open
-        if config.retrieval:
-            shares = self.retrieval.shares(guess.is_drafted, key[0])
-            shares.observe(self.retrieval.table, sequence.repetition, sequence.bonus_token_id, walked.token_ids, left_over, is_open)
+        if config.retrieval and part.tree is not None:
+            shares = self.retrieval.shares(part.is_drafted, key[0])
+            root = int(part.tree.token_ids[0])
+            shares.observe(self.retrieval.table, sequence.repetition, root, token_ids, left_over, is_open)
+
+
+def groups_of(sequences: Many[Sequence]) -> list[tuple[TreeConfig, list[Sequence]]]:
+    """The sequences by their trees' config, automatic budgets last: what others take of a pass is known to them."""
+    groups: dict[TreeConfig, list[Sequence]] = {}
+    for sequence in sequences:
+        groups.setdefault(PLAIN if sequence.distrusts_guesses else sequence.tree, []).append(sequence)
+    return sorted(groups.items(), key=lambda group: group[0].budget == "auto")
+
+
+def plain_part(sequence: Sequence) -> Part:
+    return Part(sequence, DraftTree.single(sequence.bonus_token_id))
+
+
+def make_parts(sequences: Many[Sequence], trees: Many[DraftTree], is_drafted: bool, candidates: Many[Candidates]) -> list[Part]:
+    return [Part(sequence, tree, None, is_drafted, one) for sequence, tree, one in zip(sequences, trees, candidates, strict=True)]
 
 
 def is_published(config: TreeConfig) -> bool:

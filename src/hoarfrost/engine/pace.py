@@ -13,7 +13,7 @@ come and go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Way = Literal["drafted", "retrieved", "plain"]
 
@@ -65,44 +65,55 @@ class Record:
         self.speed = self._expected * self._sum_emitted / self._sum_expected / self.time
 
 
+class Choice(NamedTuple):
+    """How a round is decoded, and the `num_rounds - 1` after it too; whether just to see what that is worth."""
+
+    way: Way
+    is_trial: bool = False
+    num_rounds: int = 1
+
+
 class Pace:
     """Chooses among ways by what their rounds were like."""
 
     def __init__(self) -> None:
         self._records: dict[Way, Record] = {}
         self._num_rounds = 0
-        self._is_trial = False
-        self.stretch = 1
-        """Rounds for which the way that was chosen last may be kept."""
+        self._num_plain_left = 0
 
-    def choose(self, ways: Sequence[Way]) -> Way:
-        """The way for this round: the best one, or another whose turn has come."""
-        self._is_trial, self.stretch = False, 1
+    def choose(self, ways: Sequence[Way]) -> Choice:
+        """The way for this round, of which `note` is to be told: the best one, or another whose turn has come."""
         for way in ways:
             if way not in self._records or self._records[way].num_tries < NUM_FIRST_TRIES:
-                return way
+                return Choice(way)
         best = max(ways, key=lambda way: self._records[way].speed)
         for way in ways:
             if way != best and self._records[way].saved >= (loss := self._loss(way, best)):
                 self._records[way].saved -= loss
-                self._is_trial = True
-                return way
-        if best == "plain":
-            self.stretch = PLAIN_STRETCH
-        return best
+                return Choice(way, is_trial=True)
+        if best != "plain":
+            return Choice(best)
+        self._num_plain_left = PLAIN_STRETCH - 1
+        return Choice(best, num_rounds=PLAIN_STRETCH)
 
-    def note(self, way: Way, expected: float, promised_time: float, emitted: float, time: float) -> None:
+    def goes_on(self) -> bool:
+        """Whether the choice before covers this round."""
+        self._num_plain_left -= 1
+        return self._num_plain_left >= 0
+
+    def note(self, choice: Choice, expected: float, promised_time: float, emitted: float, time: float) -> None:
         """Takes in the round that was chosen, the first of its stretch: the tokens that it expected and the time it was to take; the tokens
         there were, and its time."""
-        self._num_rounds += self.stretch
+        way, is_trial, num_rounds = choice
+        self._num_rounds += num_rounds
         record = self._records.get(way)
         if record is None:
             record = self._records[way] = Record(expected, promised_time)
-        record.add(expected, promised_time, emitted, time, TRIAL_STEP if self._is_trial else STEP)
+        record.add(expected, promised_time, emitted, time, TRIAL_STEP if is_trial else STEP)
         share = max(TRIAL_SHARE, min(MAX_SHARE, NUM_YOUNG / self._num_rounds)) / max(1, len(self._records) - 1)
         for other in self._records.values():
             if other is not record:
-                other.saved += share * time * self.stretch
+                other.saved += share * time * num_rounds
 
     def _loss(self, way: Way, best: Way) -> float:
         """What a round of `way` takes longer than the best one would for the same tokens."""

@@ -1,102 +1,153 @@
-"""The loop: prefill once, then rounds of draft, build, verify, walk and commit.
+"""Rounds: those that wait are admitted, a plan is made and run, and its outcomes are applied.
 
-Plain decoding is a round with a tree of one row, the DFlash chain a round with one branch. All sequences of a round are verified in one
-packed row of tokens. What a round emits depends on the target, the prompt and the sampling parameters alone.
+What fails for one sequence ends that one, with its fault: a store that cannot be made, a pass that fails because of it, rows that cannot be
+stored, a token that cannot be chosen. The others go on as if it had not been there.
 """
 
 from __future__ import annotations
 
-import time
+import logging
+from collections import deque
 from collections.abc import Sequence as Many
 
 import torch
 from torch import Tensor
 
-from hoarfrost.drafting.retrieval import NUM_SUCCESSORS
-from hoarfrost.engine.guessing import Guess, Guesser
-from hoarfrost.engine.sequence import PendingFeatures, Piece, Sequence
-from hoarfrost.engine.statistics import StageClock
-from hoarfrost.engine.walking import walk_of
-from hoarfrost.sampling import BestTokens, best_rows, likeliest_rows
-from hoarfrost.target import PackedRows
-from hoarfrost.tree import DraftTree, TreeConfig, Walk
+from hoarfrost.cache.ice_config import IceConfig
+from hoarfrost.drafting import Drafter
+from hoarfrost.engine.guessing import Guesser
+from hoarfrost.engine.outcome import Outcome, accept, best_tokens
+from hoarfrost.engine.output import Output, Piece
+from hoarfrost.engine.plan import Part, Pass, Plan, run, run_one_by_one
+from hoarfrost.engine.scheduler import Scheduler, Waiting, chunk_rows_of
+from hoarfrost.engine.sequence import PendingFeatures, Sequence
+from hoarfrost.engine.statistics import StageClock, Statistics
+from hoarfrost.errors import ModelFault, as_fault
+from hoarfrost.sampling import Chooser, Detokenizer, StopChecker
+from hoarfrost.target import Target
 
-PREFILL_CHUNK = 512
+logger = logging.getLogger("hoarfrost")
+
+SPARE_ROWS = 64  # of a new store, behind the prompt
 
 
-class DecodingLoop:
-    """Runs rounds over sequences with one guesser (and its target and drafter) and one tree setting."""
+class Rounds:
+    """Decodes the requests of a scheduler, round by round."""
 
-    def __init__(self, guesser: Guesser, tree: TreeConfig) -> None:
-        self.guesser, self.target, self.tree = guesser, guesser.target, tree
-        self.drafter = guesser.drafter if tree.budget else None
-        self._taps = self.drafter.taps if self.drafter else ()
-        guesser.prepare(tree)
+    def __init__(self, target: Target, scheduler: Scheduler, cache: IceConfig | None) -> None:
+        self.target, self.scheduler, self.cache = target, scheduler, cache
+        self.pieces: deque[tuple[int, Piece]] = deque()
+        """What came of the rounds, until somebody takes it."""
+
+    def _admit(self, request_id: int, request: Waiting, drafter: Drafter | None) -> None:
+        """Begins a sequence."""
+        params, eos_token_ids = request.params, self.target.eos_token_ids
+        stop_checker = request.stop_checker or StopChecker(params, eos_token_ids, Detokenizer(self.target.tokenizer))
+        output = Output(stop_checker, Statistics(num_prompt_tokens=len(request.prompt_ids)))
+        capacity = len(request.prompt_ids) + SPARE_ROWS
+        try:
+            self.scheduler.running[request_id] = Sequence(
+                id=request_id,
+                prompt_ids=request.prompt_ids,
+                params=params,
+                tree=request.tree,
+                store=self.target.new_store(capacity, self.cache),
+                draft_state=drafter.new_state(capacity) if drafter is not None and request.tree.budget else None,
+                chooser=request.chooser or Chooser(params, eos_token_ids),
+                output=output,
+            )
+        except Exception as error:  # memory, most likely
+            self.pieces.append((request_id, output.fail(as_fault(error))))
 
     @torch.inference_mode()
-    def prefill(self, sequence: Sequence) -> Piece:
-        """Reads the prompt in chunks and emits the first token."""
-        began = time.perf_counter()
-        prompt = sequence.prompt_ids
-        for start in range(0, len(prompt), PREFILL_CHUNK):
-            chunk = prompt[start : start + PREFILL_CHUNK]
-            hidden, features = self.target.forward(PackedRows.from_chunk(sequence.store, chunk, self.target.device), self._taps)
-            sequence.store.commit(range(len(chunk)))
-            if self.drafter is not None and sequence.draft_state is not None and features is not None:
-                self.drafter.extend([sequence.draft_state], [features])
-        sequence.store.start_decoding()
-        token_id = sequence.chooser.choose(self.target.logits(hidden[-1:])[0], len(prompt), 0)
-        piece = sequence.emit([token_id], 0)
-        sequence.statistics.prefill_seconds = time.perf_counter() - began
-        return piece
-
-    @torch.inference_mode()
-    def round(self, sequences: Many[Sequence]) -> list[Piece]:
-        """One round over all `sequences`; returns the piece that each of them emits."""
+    def decode(self, guesser: Guesser, max_batch_size: int) -> None:
+        """One round, of as many requests as there may be."""
+        for request_id, request in self.scheduler.admissible(max_batch_size):
+            self._admit(request_id, request, guesser.drafter)
+        if not self.scheduler.running:
+            return
         clock = StageClock()
-        guesses = self.guesser.guess(sequences, self.tree, clock)
-        trees = [guess.tree for guess in guesses]
-        stores = [sequence.store for sequence in sequences]
-        hidden, features = self.target.forward(PackedRows.from_trees(stores, trees, self.target.device), self._taps)
-        logits = self.target.logits(hidden)
-        best = self._best(sequences, guesses, self.tree.retrieval, logits)
-        clock.lap("verify")
-        walks = self._walk(sequences, trees, logits, best)
-        self._commit(sequences, trees, walks, features)
-        self.guesser.learn(sequences, guesses, walks, best, self.tree)
-        clock.lap("walk")
-        pieces = [sequence.emit(walked.token_ids, len(walked.rows) - 1) for sequence, walked in zip(sequences, walks, strict=True)]
-        clock.lap("host")
-        self.guesser.conclude(walks, sum(clock.seconds.values()))
-        for sequence in sequences:
-            sequence.statistics.record_times(clock.seconds)
-        return pieces
+        try:
+            plan, passed = self._run(self.scheduler.plan(guesser, chunk_rows_of(self.target, self.cache), clock))
+            best = best_tokens(plan, passed.logits) if passed.logits is not None else None
+            clock.lap("verify")
+            outcomes = accept(plan, passed.logits, best)
+            clock.lap("walk")
+            self._apply(plan, outcomes, passed.features, guesser)
+            clock.lap("host")
+            guesser.learn(plan, outcomes, best, clock)
+            record_times(plan, clock)
+        except BaseException:
+            self._end_what_is_torn()
+            raise
 
-    @staticmethod
-    def _best(sequences: Many[Sequence], guesses: Many[Guess], retrieves: bool, logits: Tensor) -> BestTokens | None:
-        """The likeliest tokens behind every row, as many as are wanted; the only thing that is read of all rows."""
-        if retrieves and any(guess.candidates is not None for guess in guesses):
-            return likeliest_rows(logits, min(NUM_SUCCESSORS, logits.shape[1]))
-        is_greedy = any(sequence.chooser.is_greedy(len(sequence.token_ids)) for sequence in sequences)
-        return BestTokens(best_rows(logits)[:, None]) if is_greedy else None
+    def _run(self, plan: Plan) -> tuple[Plan, Pass]:
+        """The pass; where it fails, a pass for each sequence, and the end of those that fail again."""
+        try:
+            return plan, run(plan, self.target)
+        except Exception:  # whose it is will show
+            plan, passed, failed = run_one_by_one(plan, self.target)
+            for sequence, error in failed:
+                self._fail(sequence, error)
+            return plan, passed
 
-    @staticmethod
-    def _walk(sequences: Many[Sequence], trees: list[DraftTree], logits: Tensor, best: BestTokens | None) -> list[Walk]:
-        """Walks every tree."""
-        likeliest = best.token_ids[:, 0] if best is not None else None
-        walks, start = [], 0
-        for sequence, tree in zip(sequences, trees, strict=True):
-            walks.append(walk_of(sequence, tree, logits, start, likeliest))
-            sequence.statistics.record_walk(len(walks[-1].token_ids))
-            start += tree.num_rows
-        return walks
-
-    @staticmethod
-    def _commit(sequences: Many[Sequence], trees: list[DraftTree], walks: list[Walk], features: Tensor | None) -> None:
-        """Keeps the accepted rows in the stores, and their features (rows of the packed row) for the drafter."""
+    def _apply(self, plan: Plan, outcomes: Many[Outcome], features: Tensor | None, guesser: Guesser) -> None:
+        """Takes in the outcomes: the only place that changes sequences, stores and requests."""
         start = 0
-        for sequence, tree, walked in zip(sequences, trees, walks, strict=True):
-            sequence.store.commit(walked.rows)
-            if features is not None and sequence.draft_state is not None:
-                sequence.pending_features.append(PendingFeatures(features, start, walked.rows))
-            start += tree.num_rows
+        for part, outcome in zip(plan.parts, outcomes, strict=True):
+            if outcome.fault is not None:
+                self._fail(part.sequence, outcome.fault)
+            else:
+                try:
+                    self._apply_one(part, outcome, features, start, guesser)
+                except Exception as error:  # a store or a stop rule: what is torn belongs to this sequence
+                    self._fail(part.sequence, error)
+            start += part.num_rows
+
+    def _apply_one(self, part: Part, outcome: Outcome, features: Tensor | None, start: int, guesser: Guesser) -> None:
+        """Keeps the accepted rows in the store and their features (of the pass, from `start` on) for the drafter; hands out tokens."""
+        sequence, rows, token_ids = part.sequence, outcome.rows, outcome.token_ids
+        sequence.store.commit(rows)
+        sequence.distrusts_guesses = not rows
+        if rows and features is not None and sequence.draft_state is not None:
+            sequence.pending_features.append(PendingFeatures(features, start, rows))
+            if part.chunk is not None:
+                guesser.read_prompt(sequence)
+        if not token_ids:
+            return
+        if part.chunk is None:
+            sequence.output.statistics.record_walk(len(token_ids))
+        else:
+            sequence.store.start_decoding()
+        piece = sequence.output.take(token_ids, len(token_ids) - 1)
+        sequence.token_ids.extend(piece.token_ids)
+        self.pieces.append((sequence.id, piece))
+        if piece.finish_reason is not None:
+            self.scheduler.remove(sequence.id)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """Ends one request with its fault; what it holds is dropped, also by the error, whose frames would keep it alive."""
+        fault = as_fault(error)
+        if fault is not error:
+            logger.warning("Request %d ended: %s", sequence.id, fault, exc_info=error)
+        error.with_traceback(None)
+        self.scheduler.remove(sequence.id)
+        self.pieces.append((sequence.id, sequence.output.fail(fault)))
+
+    def _end_what_is_torn(self) -> None:
+        """After an interruption in the midst of a round: whoever's rows and tokens no longer belong together ends; the others go on."""
+        for sequence in list(self.scheduler.running.values()):
+            try:
+                sequence.check_integrity()
+            except AssertionError:
+                self._fail(sequence, ModelFault("a round was interrupted while rows of this request were stored; send it again."))
+
+
+def record_times(plan: Plan, clock: StageClock) -> None:
+    """Books a round's time: as a whole to those that decode, in proportion to their rows to those that read."""
+    seconds, num_rows = sum(clock.seconds.values()), sum([part.num_rows for part in plan.parts])
+    for part in plan.parts:
+        if part.chunk is None:
+            part.sequence.output.statistics.record_times(clock.seconds)
+        else:
+            part.sequence.output.statistics.prefill_seconds += seconds * part.num_rows / num_rows

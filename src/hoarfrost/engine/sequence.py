@@ -1,4 +1,4 @@
-"""One prompt being decoded, and what is handed out of it."""
+"""The state of one request that is being decoded: its tokens, where their keys and values are, and what the drafter has yet to see."""
 
 from __future__ import annotations
 
@@ -10,34 +10,10 @@ from torch import Tensor
 
 from hoarfrost.cache import Store
 from hoarfrost.drafting import DraftState
-from hoarfrost.engine.statistics import Statistics
+from hoarfrost.engine.output import Output
 from hoarfrost.kernels import Repetition
-from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one round adds to a stream: `num_from_tree` of `token_ids` were guessed by the drafter, and they come first.
-
-    `text` may lag behind the tokens where a character is incomplete or a stop string may have begun. The last piece carries the finish
-    reason (`stop`, `length` or `repetition`) and the statistics.
-    """
-
-    text: str
-    token_ids: list[int]
-    num_from_tree: int
-    finish_reason: str | None = None
-    statistics: Statistics | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The whole answer to one prompt."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    statistics: Statistics
+from hoarfrost.sampling import Chooser, SamplingParams
+from hoarfrost.tree import TreeConfig
 
 
 class PendingFeatures(NamedTuple):
@@ -56,33 +32,43 @@ class PendingFeatures(NamedTuple):
 
 @dataclass(eq=False)
 class Sequence:
-    """The state of one prompt: committed rows are in `store`, the last of `token_ids` is the bonus token, whose row is not stored yet."""
+    """Committed rows are in `store`. Once the prompt is read, the last of `token_ids` is the bonus token, whose row is not stored yet."""
 
-    index: int
+    id: int
     prompt_ids: list[int]
     params: SamplingParams
+    tree: TreeConfig
     store: Store
     draft_state: DraftState | None
     chooser: Chooser
-    stop_checker: StopChecker
-    statistics: Statistics
+    output: Output
     token_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
     pending_features: list[PendingFeatures] = field(default_factory=list)
     """The target's hidden states that the drafter has not taken in yet, in order."""
     repetition: Repetition = field(default_factory=Repetition)
     """Where the text repeats itself, as far as somebody asked."""
+    distrusts_guesses: bool = False
+    """The root of the last round was not finite, and guesses stood behind it: the next one goes without."""
 
-    def take_features(self) -> Tensor:
-        """The pending features as one, which are then no longer pending."""
-        parts = [pending.chosen() for pending in self.pending_features]
-        self.pending_features = []
+    def features(self, num_kept: int) -> Tensor:
+        """The pending features as one, but for those of the last `num_kept` rounds."""
+        parts = [pending.chosen() for pending in self.pending_features[: len(self.pending_features) - num_kept]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def go_plainly(self) -> None:
+        """Decodes without guesses from here on."""
+        self.tree, self.draft_state = TreeConfig.autoregressive(), None
+        self.pending_features.clear()
 
     def tokens_from(self, start: int) -> list[int]:
         """The tokens of prompt and answer from the place `start` on."""
         behind = start - len(self.prompt_ids)
         return self.token_ids[behind:] if behind >= 0 else self.prompt_ids[start:] + self.token_ids
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the prompt is not read to its end yet."""
+        return not self.token_ids
 
     @property
     def bonus_token_id(self) -> int:
@@ -93,12 +79,18 @@ class Sequence:
         """Tokens that may still be emitted."""
         return self.params.max_new_tokens - len(self.token_ids)
 
-    def emit(self, token_ids: list[int], num_accepted: int) -> Piece:
-        """Takes in the tokens of one round (the first `num_accepted` of them guessed) and gives what may be shown of them."""
-        emission = self.stop_checker.feed(token_ids)
-        self.token_ids.extend(emission.token_ids)
-        self.statistics.num_tokens = len(self.token_ids)
-        self.finish_reason = emission.finish_reason
-        num_from_tree = min(num_accepted, len(emission.token_ids))
-        statistics = self.statistics if emission.finish_reason else None
-        return Piece(emission.text, emission.token_ids, num_from_tree, emission.finish_reason, statistics)
+    def is_in_step(self, draft_state: DraftState) -> bool:
+        """Whether the drafter knows every committed row, but for those that are pending."""
+        return len(draft_state) + sum([len(pending.rows) for pending in self.pending_features]) == self.store.length
+
+    def check_integrity(self) -> None:
+        """Between rounds the store holds every token but the bonus token, and the drafter has seen or will see as many."""
+        num_stored = self.store.length
+        if self.is_reading:
+            assert num_stored < len(self.prompt_ids), f"request {self.id}: {num_stored} rows of {len(self.prompt_ids)}, and no token"
+        else:
+            num_tokens = len(self.prompt_ids) + len(self.token_ids)
+            assert num_stored == num_tokens - 1, f"request {self.id}: {num_stored} rows for {num_tokens} tokens"
+        if self.draft_state is not None:
+            assert self.is_in_step(self.draft_state), f"request {self.id}: the drafter knows {len(self.draft_state)} rows of {num_stored}"
+        assert self.output.finish_reason is None, f"request {self.id} has ended"

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 
 STAGES = ("draft", "build", "verify", "walk", "host")
 """The drafter's pass, its selector and the reading of its candidates; growing trees; the target's pass and the reading of the likeliest
-tokens; walking, committing and learning; handing out."""
+tokens; walking and learning; planning, committing and handing out."""
 
 
 @dataclass
 class Statistics:
     """Counts and times of one prompt.
 
-    `decode_seconds` covers the rounds only: prefill, the drafter's pass over the prompt and the first token are in `prefill_seconds`.
-    In a batch the times are those of the rounds that the prompt took part in, shared with its neighbours.
+    `decode_seconds` covers the rounds behind the first token: reading the prompt (by the drafter too) and the first token are in
+    `prefill_seconds`. A round that reads prompts while others decode counts among their `decode_seconds` as a whole, and each prompt's
+    `prefill_seconds` as far as its rows go. In a batch the times are those of the rounds that the prompt took part in, shared with its
+    neighbours.
     On an accelerator work is queued, so a stage that only queues is short and the next one that needs a result waits for it.
     """
 
@@ -54,13 +56,23 @@ class Statistics:
 
 
 class StageClock:
-    """Splits the time of a round: `lap(stage)` books what has passed since the last lap."""
+    """Splits the time of a round: `lap(stage)` books what has passed since the last lap, `lap_apart` without counting it in `total`."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._apart = 0.0
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values()) - self._apart
+
+    def lap(self, stage: str) -> float:
         now = time.perf_counter()
-        self.seconds[stage] += now - self._last
+        passed = now - self._last
+        self.seconds[stage] += passed
         self._last = now
+        return passed
+
+    def lap_apart(self, stage: str) -> None:
+        self._apart += self.lap(stage)

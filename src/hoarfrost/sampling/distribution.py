@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from hoarfrost import kernels
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import ModelFault
 from hoarfrost.sampling.noise import gumbel_noise, gumbel_noise_range
 from hoarfrost.sampling.params import SamplingParams
 from hoarfrost.tree.marginals import top_on_host
@@ -61,7 +61,7 @@ class Chooser:
             logits_row: [V], any float dtype and device; left unchanged.
 
         Raises:
-            InvalidInput: the largest logit is NaN or infinite, or every token is banned.
+            ModelFault: the largest logit is NaN or infinite, or every token is banned.
         """
         if self._suppresses(num_generated):
             logits_row = self._without_suppressed(logits_row)
@@ -104,17 +104,20 @@ class BestTokens(NamedTuple):
 
 
 def choose_greedy_rows(logits: torch.Tensor) -> list[int]:
-    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> n ids. Raises as `best_rows`."""
+    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> n ids.
+
+    Raises:
+        ModelFault: a row's largest logit is NaN or infinite.
+    """
     chosen: list[int] = best_rows(logits).tolist()
+    if min(chosen, default=0) < 0:
+        raise not_finite()
     return chosen
 
 
 def best_rows(logits: torch.Tensor) -> Ids:
-    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> int64 [n], with one transfer from the device.
-
-    Raises:
-        InvalidInput: a row's largest logit is NaN or infinite.
-    """
+    """The likeliest token of every row, the lowest id among equals: logits [n, V] -> int64 [n], with one transfer from the device; -1
+    where the largest logit is NaN or infinite."""
     if kernels.can_read(logits):
         token_ids = kernels.best_tokens(logits)
     elif logits.device.type == "cpu" and logits.dtype != torch.float64:
@@ -123,18 +126,13 @@ def best_rows(logits: torch.Tensor) -> Ids:
     else:
         best = logits.argmax(dim=-1, keepdim=True)  # NaN counts as the largest value, so looking at the winner finds it
         token_ids = torch.where(logits.gather(-1, best).isfinite(), best, -1)[:, 0].cpu().numpy()
-    if (token_ids < 0).any():
-        raise not_finite()
     return token_ids
 
 
 def likeliest_rows(logits: torch.Tensor, k: int) -> BestTokens:
-    """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one, and the error, as of
-    `best_rows`."""
+    """The `k` likeliest tokens of every row [n, V], with one transfer from the device; the first one as of `best_rows`."""
     log_probs, token_ids = top_on_host([logits], k)
-    if not math.isfinite(log_probs[:, 0].sum()):
-        raise not_finite()
-    if logits.dtype == torch.float64:  # which may tell apart what float32 does not
+    if logits.dtype == torch.float64 or not math.isfinite(log_probs[:, 0].sum()):  # float64 may tell apart what float32 does not
         token_ids[:, 0] = best_rows(logits)
     return BestTokens(token_ids, log_probs)
 
@@ -246,9 +244,9 @@ def _total_weight(values: Floats, temperature: float) -> float:
     return float((row - row.max()).div_(temperature).exp_().sum())
 
 
-def not_finite() -> InvalidInput:
+def not_finite() -> ModelFault:
     """What is raised where no token can be chosen."""
-    return InvalidInput(
+    return ModelFault(
         "the largest logit of a row is NaN or infinite, so no token can be chosen; "
         "check the model's weights, try dtype float32, and ban fewer tokens if every token is banned."
     )

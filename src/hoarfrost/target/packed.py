@@ -7,7 +7,7 @@ store, which knows its past and which of the new rows may see each other. Prompt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,15 @@ class PackedRows:
             segments.append(Segment(store, start, stop, tree))
             start = stop
         return cls(host, tuple(segments), device)
+
+    @classmethod
+    def joined(cls, several: Sequence[PackedRows]) -> PackedRows:
+        """The rows of all of them, in this order."""
+        segments: list[Segment] = []
+        for packed in several:
+            start = segments[-1].stop if segments else 0
+            segments.extend(replace(one, start=start + one.start, stop=start + one.stop) for one in packed.segments)
+        return cls(np.concatenate([packed.host for packed in several], axis=1), tuple(segments), several[0].device)
 
 
 def attend_segments(packed: PackedRows, layer: int, scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -1,14 +1,13 @@
-"""`model.generate(**inputs, custom_generate=ddtree(drafter))`: draft trees on a stock model, the one decoding loop behind it.
+"""`model.generate(**inputs, custom_generate=ddtree(drafter))`: draft trees on a stock model, the one engine behind it.
 
 transformers prepares what it always does (generation config, logits processors, stopping criteria) and calls the object in place of its
-own loop. The rows of the batch become sequences of `DecodingLoop` over a twin of the model, which stays untouched; the answers go back in
+own loop. The rows of the batch become requests of an engine over a twin of the model, which stays untouched; the answers go back in
 transformers' form. docs/transformers.md lists what is honoured, what differs and what is refused.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +18,8 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, PreTrainedModel
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from hoarfrost.drafting import Drafter, load_drafter
-from hoarfrost.engine import Statistics
+from hoarfrost.engine import Engine, Request, Statistics
 from hoarfrost.engine.guessing import Guesser
-from hoarfrost.engine.rounds import DecodingLoop
-from hoarfrost.engine.sequence import Piece, Sequence
 from hoarfrost.errors import InvalidInput
 from hoarfrost.integrations.transformers.processors import criteria_of, processors_of
 from hoarfrost.integrations.transformers.prompts import read_prompts
@@ -73,7 +70,7 @@ def ddtree(
 
 
 @dataclass(frozen=True, eq=False)
-class _Request:
+class _Call:
     """One call of `generate`, as transformers hands it over."""
 
     input_ids: Tensor
@@ -121,23 +118,15 @@ class TreeGeneration:
         streamer = self._pick_streamer(streamer_of_generate, input_ids.shape[0])
         prompts = read_prompts(input_ids, model_inputs.get("attention_mask"), model_inputs.get("position_ids"))
         target = Target(packed_twin(model), None, name_of(model))
-        request = self._request(input_ids, logits_processor, stopping_criteria, generation_config)
-        loop = DecodingLoop(self._guesser_for(target), self.tree)
-        rows, sequences = [], []
-        for index, prompt_ids in enumerate(prompts):
-            row, sequence = self._sequence(request, index, prompt_ids, loop)
-            rows.append(row)
-            sequences.append(sequence)
+        call = self._read_call(input_ids, logits_processor, stopping_criteria, generation_config)
+        guesser = self._guesser_for(target)
+        engine = Engine(target, guesser.drafter, self.tree)
+        engine.guesser = guesser
+        rows = [self._add(engine, call, index, prompt_ids) for index, prompt_ids in enumerate(prompts)]
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())  # that of `generate` has been given the prompt already
-        for piece in _decode(loop, sequences):
-            if streamer is not None:
-                for token_id in piece.token_ids:
-                    streamer.put(torch.tensor([token_id]))
-        if streamer is not None:
-            streamer.end()
-        self.statistics = [sequence.statistics for sequence in sequences]
-        return as_output(input_ids, rows, [sequence.token_ids for sequence in sequences], generation_config)
+        answers, self.statistics = _decode(engine, len(rows), streamer)
+        return as_output(input_ids, rows, answers, generation_config)
 
     def _pick_streamer(self, of_generate: Any, num_rows: int) -> Any:
         if self.streamer is not None and of_generate is not None:
@@ -147,14 +136,14 @@ class TreeGeneration:
             raise InvalidInput(f"A streamer takes one row and the batch has {num_rows}; stream them one call each.")
         return streamer
 
-    def _request(self, input_ids: Tensor, processors: Any, criteria: Any, config: Any) -> _Request:
+    def _read_call(self, input_ids: Tensor, processors: Any, criteria: Any, config: Any) -> _Call:
         num_rows = input_ids.shape[0]
         lengths = [one.max_length for one in criteria if type(one) is MaxLengthCriteria]
         ends = [one.eos_token_id for one in criteria if type(one) is EosTokenCriteria]
         others = [one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)]
         if others and num_rows > 1 and pad_token_id(config) is None:
             raise InvalidInput("Rows may end at different lengths and there is no pad_token_id to fill them up with; give one.")
-        return _Request(
+        return _Call(
             input_ids=input_ids,
             processors=processors,
             criteria=criteria_of(others, num_rows, independent_rows=self.independent_rows),
@@ -190,44 +179,45 @@ class TreeGeneration:
             raise InvalidInput(f"The drafter {source.name} reads layer {deepest} and {target.name} has {target.num_layers} layers.")
         return source
 
-    def _sequence(self, request: _Request, index: int, prompt_ids: list[int], loop: DecodingLoop) -> tuple[Row, Sequence]:
-        """One row as the loop's sequence, with a chooser and an end that follow transformers' processors and criteria."""
-        config = request.config
+    def _add(self, engine: Engine, call: _Call, index: int, prompt_ids: list[int]) -> Row:
+        """One row as a request of the engine, with a chooser and an end that follow transformers' processors and criteria."""
+        config = call.config
         row = Row(
-            request.input_ids[index : index + 1],
+            call.input_ids[index : index + 1],
             keeps_scores=bool(config.return_dict_in_generate and config.output_scores),
             keeps_logits=bool(config.return_dict_in_generate and config.output_logits),
         )
-        end = RowEnd(row, request.ending_ids, request.criteria, request.max_new_tokens)
-        filters = None if row.keeps_any else plain_filters(request.processors, bool(config.do_sample))
-        shared: dict[str, Any] = {"seed": request.seeds[index], "max_new_tokens": request.max_new_tokens}
+        end = RowEnd(row, call.ending_ids, call.criteria, call.max_new_tokens)
+        filters = None if row.keeps_any else plain_filters(call.processors, bool(config.do_sample))
+        shared: dict[str, Any] = {"seed": call.seeds[index], "max_new_tokens": call.max_new_tokens}
         if filters is not None:
             params = SamplingParams(**shared, **filters)
             chooser = Chooser(params)
         else:
             params = SamplingParams(**shared, temperature=1.0 if config.do_sample else 0.0)
-            processors = processors_of(request.processors, index, request.num_rows, independent_rows=self.independent_rows)
+            processors = processors_of(call.processors, index, call.num_rows, independent_rows=self.independent_rows)
             chooser = ProcessedChooser(params, processors, row, end)
-        capacity = len(prompt_ids) + 64
-        sequence = Sequence(
-            index=index,
-            prompt_ids=prompt_ids,
-            params=params,
-            store=loop.target.new_store(capacity),
-            draft_state=loop.drafter.new_state(capacity) if loop.drafter is not None else None,
-            chooser=chooser,
-            stop_checker=end,
-            statistics=Statistics(num_prompt_tokens=len(prompt_ids)),
-        )
-        return row, sequence
+        engine.add(Request(prompt_ids, params), chooser=chooser, stop_checker=end)
+        return row
 
 
-def _decode(loop: DecodingLoop, sequences: list[Sequence]) -> Iterator[Piece]:
-    """Decodes all sequences to their ends, in step by rounds."""
-    for sequence in sequences:
-        yield loop.prefill(sequence)
-    while active := [sequence for sequence in sequences if sequence.finish_reason is None]:
-        yield from loop.round(active)
+def _decode(engine: Engine, num_rows: int, streamer: Any) -> tuple[list[list[int]], list[Statistics]]:
+    """Steps until all rows are at their ends: their tokens and statistics, in the order in which they were added. What fails is raised."""
+    answers: dict[int, list[int]] = {}
+    statistics: dict[int, Statistics] = {}
+    while len(statistics) < num_rows:
+        for request_id, piece in engine.step():
+            if piece.error is not None:
+                raise piece.error.__cause__ or piece.error
+            answers.setdefault(request_id, []).extend(piece.token_ids)
+            if piece.statistics is not None:
+                statistics[request_id] = piece.statistics
+            if streamer is not None:
+                for token_id in piece.token_ids:
+                    streamer.put(torch.tensor([token_id]))
+    if streamer is not None:
+        streamer.end()
+    return [answers[one] for one in sorted(answers)], [statistics[one] for one in sorted(statistics)]
 
 
 def _is_same_model(old: Target, new: Target) -> bool:

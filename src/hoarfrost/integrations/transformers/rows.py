@@ -107,11 +107,12 @@ class ProcessedChooser(Chooser):
             return BEHIND_THE_END
         assert num_generated == row.num_generated, "nodes are visited in order, each once"
         logits = logits_row[None].to(row.ids.device, torch.float32, copy=True)
-        if row.logits is not None:
-            row.logits.append(logits[0].clone())
+        raw = None if row.logits is None else logits[0].clone()
         scores = self._processors(row.ids, logits)[0]
+        token_id = super().choose(scores, position, num_generated)  # may fail, and be asked for once more
+        if row.logits is not None and raw is not None:
+            row.logits.append(raw)
         if row.scores is not None:
             row.scores.append(scores)
-        token_id = super().choose(scores, position, num_generated)
         self._end.judge(token_id)
         return token_id

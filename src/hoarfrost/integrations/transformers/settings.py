@@ -42,7 +42,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "cache_implementation": (("dynamic",), _OWN_STORE),
     "cache_config": ((), _OWN_STORE),
     "max_cache_len": ((), _OWN_STORE),
-    "prefill_chunk_size": ((), "prompts are always read in chunks of 512 tokens"),
+    "prefill_chunk_size": ((), "how prompts are cut is the engine's to say"),
     "compile_config": ((), "nothing is compiled"),
     "synced_gpus": ((False,), "passes are not synchronised between processes"),
 }
