@@ -53,7 +53,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("changes", [{}, {"output_multiplier": 0.5, "final_logit_softcapping": 2.0}, {"conv_kernel_size": 2, "conv_group_size": 8}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"output_multiplier": 0.5, "final_logit_softcapping": 2.0}, {"conv_kernel_size": 2, "conv_group_size": 8}]
+)
 def test_the_logits_are_those_of_the_whole_vocabulary(target: BorrowedParts, changes: dict[str, Any]) -> None:
     taps = random_taps(7)
     whole = guesses_of(random_model(replace(CONFIG, **changes)), target, taps)
@@ -105,7 +107,9 @@ def test_rows_of_a_packed_head_are_its_own(bias: bool, dtype: torch.dtype) -> No
     hidden = torch.randn(4, HIDDEN, dtype=dtype)
     plain, ours = (part_of_head(one, TOKEN_IDS, HIDDEN, dtype, plain_product)(hidden) for one in (head, packed))
     if bias:
-        torch.testing.assert_close(ours, plain, rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2)
+        torch.testing.assert_close(
+            ours, plain, rtol=1e-5 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2
+        )
     else:
         assert torch.equal(ours, plain)
 
@@ -164,7 +168,9 @@ def test_a_vocabulary_larger_than_the_targets_is_refused() -> None:
 
 @pytest.mark.parametrize("selector", [{}, {"selector_rank": 8, "selector_top_k": 6}], ids=["marginals", "selector"])
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.0}], ids=["greedy", "top-p", "sampled"])
-def test_decoding_stays_exact(model_folder: Callable[[str], str], tmp_path: Path, selector: dict[str, int], params: dict[str, float]) -> None:
+def test_decoding_stays_exact(
+    model_folder: Callable[[str], str], tmp_path: Path, selector: dict[str, int], params: dict[str, float]
+) -> None:
     engine = Engine.load(model_folder("llama"), dtype="float32", device="cpu")
     config = DFlashConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=260,

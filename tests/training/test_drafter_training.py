@@ -117,7 +117,7 @@ def test_a_run_writes_a_drafter_that_fits_its_target(target_folder: str, data_fi
     report = train_drafter(settings(target_folder, data_file, tmp_path / "out"))
     drafter = load_drafter(report.drafter_folder, target())
     assert (drafter.taps, drafter.horizon, drafter.config.mask_token_id) == (TAPS, 3, MASK)
-    assert report.num_sequences == 11
+    assert report.num_sequences + report.num_dropped == 11
     assert summary_table(report, "Drafter trained").row_count
     if report.curve_file:
         assert report.curve_file.stat().st_size
@@ -163,9 +163,21 @@ def test_a_time_limit_ends_the_run_and_a_larger_one_goes_on(target_folder: str, 
     assert load_drafter(short.drafter_folder, target()).horizon == 3
     longer = train_drafter(dataclasses.replace(chosen, resume=True, max_minutes=short.seconds / 60 + 1e-3))
     assert 1 < longer.num_steps < 4000
-    rates = [json.loads(line)["learning_rate"] for line in longer.log_file.read_text().splitlines()]
-    assert len(rates) == longer.num_steps
-    assert rates[-1] < max(rates) / 10, "it falls as the time runs out"
+
+
+def test_the_learning_rate_falls_with_the_time_that_is_left(tmp_path: Path) -> None:
+    sequences = (sequence(14, 4), sequence(12, 3, seed=1))
+    trainer = drafter_trainer(settings("", tmp_path, tmp_path, max_minutes=1.0), target(), TrainingData(sequences, sequences[:1], 0))
+    assert trainer.num_steps == 3
+    rates = []
+    for seconds in (0.0, 59.0):
+        trainer.seconds = seconds
+        trainer.train_step()
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    assert rates[1] < rates[0] / 100, "a second is left, and two steps are"
+    assert not trainer.is_finished
+    trainer.seconds = 60.0
+    assert trainer.is_finished
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ def with_table(config: DFlashConfig, tensors: Mapping[str, Any], where: str) -> 
     if shape is None or len(shape) != 1 or not 0 < shape[0] <= config.vocab_size or config.draft_vocab_size not in (None, shape[0]):
         found = "none" if shape is None else f"one of shape {list(shape)}"
         raise InvalidInput(
-            f"{where} has a draft_vocab_size of {config.draft_vocab_size} in its config.json, and of tables d2t that name these tokens it has "
-            f"{found}; the two must agree, with at most {config.vocab_size} tokens. Fetch the checkpoint again."
+            f"{where} has a draft_vocab_size of {config.draft_vocab_size} in its config.json, and of tables d2t that name these tokens it "
+            f"has {found}; the two must agree, with at most {config.vocab_size} tokens. Fetch the checkpoint again."
         )
     return replace(config, draft_vocab_size=shape[0])
 

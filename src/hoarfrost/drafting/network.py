@@ -8,8 +8,9 @@ Two parts are there only if the configuration says so (DFlash 2): convolutions a
 network, and a candidate selector (`selector`), which is kept with it and used by its callers. benchmarks/peers/dflash2_parity.py holds all
 of it to the official implementation.
 
-The network has no embedding and no head; it borrows the target's, or the part of the head that it can guess (`vocabulary`). The parameters carry the released names one by one; all arithmetic runs
-on `Weights`, where projections with the same input stand together (differentiable, so that training and decoding share every line of it).
+The network has no embedding and no head; it borrows the target's, or the part of the head that it can guess (`vocabulary`). The parameters
+carry the released names one by one; all arithmetic runs on `Weights`, where projections with the same input stand together (differentiable,
+so that training and decoding share every line of it).
 
 Shapes: H hidden size, D head_dim, Hq and Hkv query and key/value heads, T context rows, N block rows; `...` are optional batch dimensions.
 """

@@ -1,9 +1,9 @@
 """Drafters that guess among a part of the vocabulary (FR-Spec, arXiv 2502.14856; EAGLE-3's `d2t`).
 
 Most of a small drafter's time goes to the borrowed head, and most of the head's rows to tokens that are hardly ever right. A checkpoint may
-name the tokens it can guess: the tensor `d2t`, int64 `[draft_vocab_size]`, as vLLM, SGLang and speculators write it: column i stands for the
-target's token i + d2t[i]. The rows are those of the target's own head, taken when the drafter is loaded. Decoding stays exact: what cannot
-be guessed is not in the tree.
+name the tokens it can guess: the tensor `d2t`, int64 `[draft_vocab_size]`, as vLLM, SGLang and speculators write it: column i stands for
+the target's token i + d2t[i]. The rows are those of the target's own head, taken when the drafter is loaded. Decoding stays exact: what
+cannot be guessed is not in the tree.
 
 Columns stand in the order of their token ids, so that ties are broken as among the whole vocabulary; a table in another order is sorted.
 """

@@ -1,9 +1,9 @@
 """The loop that every training run shares: `run_training` takes it from settings to a checkpoint that can be served.
 
 The folder `out` receives `settings.json`, `responses.jsonl`, `features/`, `checkpoint/`, `log.jsonl`, `curve.png` (where matplotlib is
-installed) and, at the end, `drafter/` in the layout of the released checkpoints. Batches, anchors and their order follow from the seed and the number of
-the step alone, so that a resumed run takes the very steps that the interrupted one would have taken; under a time limit (`max_minutes`)
-all but the learning rate, which falls as the time runs out.
+installed) and, at the end, `drafter/` in the layout of the released checkpoints. Batches, anchors and their order follow from the seed and
+the number of the step alone, so that a resumed run takes the very steps that the interrupted one would have taken; under a time limit
+(`max_minutes`) all but the learning rate, which falls as the time runs out.
 
 One device. Parameters and optimizer states are float32; with a bfloat16 target the arithmetic is bfloat16 (autocast).
 """
@@ -42,7 +42,18 @@ ROWS_AT_ONCE = {"cpu": 2048}  # block rows of one pass; on a CPU larger ones fal
 ROWS_AT_ONCE_ELSEWHERE = 16384
 MAX_HELD_OUT, HELD_OUT_ANCHORS = 64, 16
 # These may differ between a run and its continuation.
-FREE_ON_RESUME = ("out", "resume", "dtype", "device", "generation_batch", "features", "feature_cache_gib", "max_minutes", "save_every", "validate_every")
+FREE_ON_RESUME = (
+    "out",
+    "resume",
+    "dtype",
+    "device",
+    "generation_batch",
+    "features",
+    "feature_cache_gib",
+    "max_minutes",
+    "save_every",
+    "validate_every",
+)
 
 
 def run_training(settings: TrainingConfig, objective_for: Callable[[Target], Objective[AnyQuality]]) -> TrainingReport[AnyQuality]:
