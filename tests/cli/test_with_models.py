@@ -100,6 +100,29 @@ def test_bench_finds_no_difference_between_the_modes(pair: Pair, call: Any, tmp_
     assert {summary["budget"] for summary in result["summary"]} == {0, 4, 5}
 
 
+def test_what_training_writes_is_taken_as_a_drafter(model_folder: Callable[[str], str], call: Any, tmp_path: Path) -> None:
+    """The chain of the README: a drafter, its selector, an answer with both; the folder of a run stands for what came out of it."""
+    target, data = model_folder("qwen3"), tmp_path / "prompts.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"What is {index}?"}) + "\n" for index in range(4)))
+    small = ("--data", str(data), "--max-response-tokens", "8", "--num-epochs", "1", "--dtype", "float32", "--device", "cpu")
+    drafter, selector = str(tmp_path / "my-drafter"), str(tmp_path / "my-selector")
+    network = ("--num-layers", "1", "--block-size", "4", "--draft-vocab-size", "50")
+    code, _, err = call("train", "drafter", target, "--out", drafter, *small, *network)
+    assert code == 0, err
+    code, _, err = call("train", "selector", target, "--drafter", drafter, "--out", selector, *small)
+    assert code == 0, err
+    answers = []
+    for options in (("--drafter", selector), ("--drafter", drafter), ("--mode", "ar")):
+        code, out, err = call("run", target, "Hello", "--json", "--max-new-tokens", "12", *options, *FAST)
+        assert code == 0, err
+        answers.append(json.loads(out)["token_ids"])
+    assert answers == [answers[0]] * 3
+    (Path(drafter) / "drafter" / "config.json").unlink()
+    code, _, err = call("run", target, "Hello", "--drafter", drafter, *FAST)
+    assert code == 2
+    assert "a training run that is not finished" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -95,7 +95,7 @@ FOREIGN: list[tuple[str, dict[str, Any], dict[str, Tensor]]] = [
     ("DeepSpec", {"sample_from_anchor": True}, {}),
     ("speculators", {"speculators_model_type": "dflash", "architectures": ["DFlashSpeculator"]}, {}),
     ("speculators", {"aux_hidden_state_layer_ids": [2, 4, 5]}, {}),
-    ("speculators", {}, {"d2t": ODD}),
+    ("speculators", {}, {"t2d": ODD}),
     ("EAGLE", {"architectures": ["LlamaForCausalLMEagle3"]}, {}),
     ("EAGLE", {}, {"midlayer.self_attn.q_proj.weight": ODD}),
     ("Muse Glimmer", {"model_type": "muse_glimmer_assistant"}, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -59,22 +60,30 @@ def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
     assert quality.expected_tokens_per_round > 3.95
 
 
+@pytest.mark.parametrize("draft_vocab_size", [0, 20])
 @pytest.mark.parametrize("rows_at_once", [1, 10_000])
-def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, draft_vocab_size: int
+) -> None:
     monkeypatch.setitem(trainer_module.ROWS_AT_ONCE, "cpu", rows_at_once)
     frozen, sequences = target(), tuple(sequence(12 + index, 3, seed=index) for index in range(3))
-    chosen = settings("", tmp_path, tmp_path, clip_norm=1e9)
+    chosen = settings("", tmp_path, tmp_path, clip_norm=1e9, draft_vocab_size=draft_vocab_size)
     trainer, objective = drafter_trainer(chosen, frozen, TrainingData(sequences, sequences[:1], 0)), DrafterObjective(chosen, frozen)
+    objective.begin(trainer.data)
+    guessed = list(range(64)) if draft_vocab_size == 0 else objective.model.draft_token_ids().tolist()
+    assert len(guessed) == (draft_vocab_size or 64)
     weighted, total = 0.0, 0.0
     for indices, blocks in trainer.passes_of(0):
-        features = trainer.features_of(indices, [sequences[index] for index in indices], blocks)
-        log_probs = objective.logits(guessing_states(objective.model, frozen, features, blocks)).log_softmax(dim=-1)
+        features = trainer.features_of([sequences[index] for index in indices], blocks)
+        hidden = guessing_states(objective.model, frozen, features, blocks)
+        log_probs = frozen.head(hidden)[..., guessed].log_softmax(dim=-1)
         for block in range(len(blocks.labels)):
             for slot in range(3):
                 if blocks.has_label[block, slot]:
                     weight = torch.exp(torch.tensor(-slot / gamma_for(4))).item()
-                    weighted -= weight * log_probs[block, slot, blocks.labels[block, slot]].item()
                     total += weight
+                    if int(blocks.labels[block, slot]) in guessed:  # what cannot be guessed is not learnt
+                        weighted -= weight * log_probs[block, slot, guessed.index(int(blocks.labels[block, slot]))].item()
     assert trainer.train_step() == pytest.approx(weighted / total, rel=1e-5)
 
 
@@ -108,7 +117,7 @@ def test_a_run_writes_a_drafter_that_fits_its_target(target_folder: str, data_fi
     report = train_drafter(settings(target_folder, data_file, tmp_path / "out"))
     drafter = load_drafter(report.drafter_folder, target())
     assert (drafter.taps, drafter.horizon, drafter.config.mask_token_id) == (TAPS, 3, MASK)
-    assert report.num_sequences == 11
+    assert report.num_sequences + report.num_dropped == 11
     assert summary_table(report, "Drafter trained").row_count
     if report.curve_file:
         assert report.curve_file.stat().st_size
@@ -133,6 +142,42 @@ def test_a_folder_in_use_and_changed_settings_are_refused(target_folder: str, da
         train_drafter(chosen)
     with pytest.raises(InvalidInput, match="was started with block_size = 4, not 6"):
         train_drafter(dataclasses.replace(chosen, resume=True, block_size=6))
+
+
+def test_a_reduced_vocabulary_is_that_of_the_responses(target_folder: str, data_file: Path, tmp_path: Path) -> None:
+    report = train_drafter(settings(target_folder, data_file, tmp_path / "out", draft_vocab_size=20, held_out_share=0.3))
+    drafter = load_drafter(report.drafter_folder, target())
+    answers = [json.loads(line)["response_ids"] for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert drafter.config.draft_vocab_size == 20
+    assert drafter._token_ids is not None
+    assert len(set(drafter._token_ids.tolist()) & {token_id for answer in answers for token_id in answer}) >= 15
+    assert math.isfinite(report.quality.loss)
+    again = settings(target_folder, data_file, tmp_path / "again", start_from=str(tmp_path / "out"), num_epochs=1)
+    assert load_drafter(train_drafter(again).drafter_folder, target())._token_ids.tolist() == drafter._token_ids.tolist()
+
+
+def test_a_time_limit_ends_the_run_and_a_larger_one_goes_on(target_folder: str, data_file: Path, tmp_path: Path) -> None:
+    chosen = settings(target_folder, data_file, tmp_path / "out", max_minutes=1e-6, num_epochs=1000)
+    short = train_drafter(chosen)
+    assert short.num_steps == 1
+    assert load_drafter(short.drafter_folder, target()).horizon == 3
+    longer = train_drafter(dataclasses.replace(chosen, resume=True, max_minutes=short.seconds / 60 + 1e-3))
+    assert 1 < longer.num_steps < 4000
+
+
+def test_the_learning_rate_falls_with_the_time_that_is_left(tmp_path: Path) -> None:
+    sequences = (sequence(14, 4), sequence(12, 3, seed=1))
+    trainer = drafter_trainer(settings("", tmp_path, tmp_path, max_minutes=1.0), target(), TrainingData(sequences, sequences[:1], 0))
+    assert trainer.num_steps == 3
+    rates = []
+    for seconds in (0.0, 59.0):
+        trainer.seconds = seconds
+        trainer.train_step()
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    assert rates[1] < rates[0] / 100, "a second is left, and two steps are"
+    assert not trainer.is_finished
+    trainer.seconds = 60.0
+    assert trainer.is_finished
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from training.training_models import STOP, sequence, target_model
+from training.training_models import save_target, sequence
 
-from hoarfrost.training import response_file, responses
-from hoarfrost.training.response_file import generate_responses
-from hoarfrost.training.responses import Batch, RepetitionWatch, Request, Response, batches_of, choose_tokens
+from hoarfrost import Engine, TreeConfig
+from hoarfrost.sampling.stopping import RepetitionDetector
+from hoarfrost.training.response_file import ResponseFile, generate_responses
+from hoarfrost.training.responses import Request, Responder, Response, batches_of
 
-MAX_NEW_TOKENS = 40
-MODEL = target_model()
+MAX_NEW_TOKENS, SEED = 40, 3
+
+
+@pytest.fixture(scope="module")
+def responder(tmp_path_factory: pytest.TempPathFactory) -> Responder:
+    folder = save_target(tmp_path_factory.mktemp("target"))
+    return Responder(Engine.load(folder, drafter=None, dtype="float32", device="cpu", max_batch_size=3), MAX_NEW_TOKENS, SEED)
 
 
 def requests(count: int) -> list[Request]:
@@ -25,50 +28,24 @@ def requests(count: int) -> list[Request]:
     return [Request(index, sequence(3 + index * 5 % 11, 1, seed=index).token_ids, temperatures[index % 3]) for index in range(count)]
 
 
-def repeats(tokens: list[int]) -> bool:
-    return any(len(tokens) >= 3 * n and tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in range(4, 33))
+def test_a_batch_equals_plain_decoding(responder: Responder) -> None:
+    asked, engine = requests(12), responder.engine
+    made = responder.answer(asked)
+    for request, response in zip(asked, made, strict=True):
+        alone = engine.generate([list(request.prompt_ids)], responder.params_of(request), tree=TreeConfig.autoregressive())[0]
+        assert (tuple(alone.token_ids), alone.finish_reason) == (response.token_ids, response.finish_reason)
+    assert {response.finish_reason for response in made} >= {"length", "repetition"}
+    for response in made:
+        detector = RepetitionDetector()
+        ends = [detector.push(token_id) for token_id in response.token_ids]
+        assert not any(ends[:-1])
+        assert ends[-1] == (response.finish_reason == "repetition")
 
 
-@functools.cache
-@torch.no_grad()
-def plain_response(request: Request, seed: int) -> Response:
-    """One token at a time, no cache, no batch."""
-    uniforms = np.random.default_rng([seed, request.index]).random(MAX_NEW_TOKENS, dtype=np.float32)
-    tokens: list[int] = []
-    for uniform in uniforms:
-        logits = MODEL(torch.tensor([[*request.prompt_ids, *tokens]])).logits[:, -1]
-        tokens.append(int(choose_tokens(logits, torch.tensor([request.temperature]), torch.tensor([uniform]))))
-        if tokens[-1] == STOP or repeats(tokens):
-            return Response(tuple(tokens), "stop" if tokens[-1] == STOP else "repetition")
-    return Response(tuple(tokens), "length")
-
-
-@pytest.mark.parametrize("prefill_tokens", [1, 30, 2048])
-def test_a_batch_equals_plain_decoding(monkeypatch: pytest.MonkeyPatch, prefill_tokens: int) -> None:
-    monkeypatch.setattr(responses, "PREFILL_TOKENS", prefill_tokens)
-    asked = requests(12)
-    made = Batch(MODEL, asked, [STOP], MAX_NEW_TOKENS, seed=3).decode()
-    assert made == [plain_response(request, seed=3) for request in asked]
-    assert {response.finish_reason for response in made} == {"stop", "length", "repetition"}
-
-
-def test_draws_follow_the_distribution() -> None:
-    torch.manual_seed(0)
-    logits, temperature, num_draws = torch.randn(1, 6), 0.8, 20_000
-    uniforms = torch.rand(num_draws)
-    drawn = choose_tokens(logits.expand(num_draws, -1), torch.full((num_draws,), temperature), uniforms)
-    shares = torch.bincount(drawn, minlength=6) / num_draws
-    torch.testing.assert_close(shares, (logits[0] / temperature).softmax(dim=0), atol=0.02, rtol=0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_repetition_is_seen_when_a_plain_search_sees_it(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    unit = generator.integers(0, 9, size=generator.integers(1, 33)).tolist()
-    tokens = [*generator.integers(0, 9, size=5).tolist(), *unit * 14]
-    watch = RepetitionWatch(1)
-    found = [bool(watch.feed(np.array([token]))[0]) for token in tokens]
-    assert found == [repeats(tokens[: end + 1]) for end in range(len(tokens))]
+def test_requests_of_one_prompt_differ_by_their_noise(responder: Responder) -> None:
+    prompt = sequence(5, 1, seed=7).token_ids
+    first, second = responder.answer([Request(0, prompt, 1.5), Request(1, prompt, 1.5)])
+    assert first.token_ids != second.token_ids
 
 
 def test_batches_hold_every_request_once_and_like_lengths() -> None:
@@ -79,34 +56,32 @@ def test_batches_hold_every_request_once_and_like_lengths() -> None:
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
-def generate(path: Path, asked: list[Request]) -> list[Response]:
-    return generate_responses(MODEL, asked, path, eos_token_ids=[STOP], max_new_tokens=MAX_NEW_TOKENS, batch_size=4, seed=3)
-
-
-def test_an_interrupted_run_makes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_makes_only_what_is_missing(responder: Responder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = requests(16)
     asked[9] = Request(9, asked[6].prompt_ids, asked[6].temperature)  # the same prompt a second time wants a second response
-    whole = generate(tmp_path / "whole.jsonl", asked)
+    answer, num_batches = Responder.answer, 0
 
-    path, decode, num_batches = tmp_path / "responses.jsonl", Batch.decode, 0
+    def generate(path: Path) -> list[Response]:
+        return generate_responses(lambda: responder, asked, path, batch_size=4, seed=SEED)
 
-    def interrupted(self: Batch) -> list[Response]:
+    def interrupted(self: Responder, batch: list[Request]) -> list[Response]:
         nonlocal num_batches
         num_batches += 1
         if num_batches == 3:
             raise KeyboardInterrupt
-        return decode(self)
+        return answer(self, batch)
 
-    monkeypatch.setattr(Batch, "decode", interrupted)
+    whole, path = generate(tmp_path / "whole.jsonl"), tmp_path / "responses.jsonl"
+    monkeypatch.setattr(Responder, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        generate(path, asked)
+        generate(path)
     assert len(path.read_text().splitlines()) == 8
     path.write_text(path.read_text() + '{"prompt_ids":[5,')  # cut off in the middle of a line
-    assert generate(path, asked) == whole
+    assert generate(path) == whole
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(tuple(record["prompt_ids"]) for record in records) == sorted(request.prompt_ids for request in asked)
     assert num_batches == 2 + 1 + 2
 
-    generate(path, asked)
+    assert generate(path) == whole
     assert num_batches == 5
-    assert response_file.ResponseFile(path).take(asked).keys() == set(range(16))
+    assert ResponseFile(path).take(asked).keys() == set(range(16))

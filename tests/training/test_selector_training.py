@@ -72,7 +72,7 @@ def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(drafter_folder: Path,
     p = dict(selector.named_parameters())
     weighted, total, num_uncovered = 0.0, 0.0, 0
     for indices, blocks in trainer.passes_of(0):
-        features = trainer.features_of(indices, [sequences[index] for index in indices], blocks)
+        features = trainer.features_of([sequences[index] for index in indices], blocks)
         hidden = guessing_states(objective.model, trainer.target, features, blocks)
         logits = objective.logits(hidden)  # type: ignore[attr-defined]
         for block, slot in blocks.has_label.nonzero().tolist():

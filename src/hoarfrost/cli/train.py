@@ -31,13 +31,15 @@ GenerationBatch = Annotated[int | None, typer.Option(help="Prompts answered at o
 SequenceLength = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
 AnchorsPerSequence = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
 NumEpochs = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
+MaxMinutes = Annotated[float | None, typer.Option(help="Ends the training steps after so long.", rich_help_panel=TRAINING)]
 BatchSize = Annotated[int | None, typer.Option(rich_help_panel=TRAINING)]
 LearningRate = Annotated[float | None, typer.Option(help="AdamW's.", rich_help_panel=TRAINING)]
 WarmupShare = Annotated[float | None, typer.Option(rich_help_panel=TRAINING)]
 Gamma = Annotated[float | None, typer.Option(help="How slowly a slot's weight falls with its depth.", rich_help_panel=TRAINING)]
 ClipNorm = Annotated[float | None, typer.Option(rich_help_panel=TRAINING)]
 HeldOutShare = Annotated[float | None, typer.Option(help="Share kept for validation.", rich_help_panel=TRAINING)]
-FeatureCacheGib = Annotated[float | None, typer.Option(help="Memory for the target's features.", rich_help_panel=TRAINING)]
+Features = Annotated[Path | None, typer.Option(help="Folder for the target's features; runs may share it.", rich_help_panel=TRAINING)]
+FeatureCacheGib = Annotated[float | None, typer.Option(help="Room for the target's features.", rich_help_panel=TRAINING)]
 SaveEvery = Annotated[int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=TRAINING)]
 ValidateEvery = Annotated[int | None, typer.Option(help="Steps between validations.", rich_help_panel=TRAINING)]
 
@@ -56,6 +58,7 @@ def drafter(
     target_layer_ids: Annotated[str | None, typer.Option(help="Target layers it reads, as 1,3,5.", rich_help_panel=NETWORK)] = None,
     num_taps: Annotated[int | None, typer.Option(help="How many target layers, where they are not named.", rich_help_panel=NETWORK)] = None,
     mask_token_id: Annotated[int | None, typer.Option(help="By default the tokenizer's mask token.", rich_help_panel=NETWORK)] = None,
+    draft_vocab_size: Annotated[int | None, typer.Option(help="Tokens it can guess; 0: all.", rich_help_panel=NETWORK)] = None,
     start_from: Annotated[str | None, typer.Option(help="Drafter to go on from, instead of a new one.", rich_help_panel=NETWORK)] = None,
     regenerate: Regenerate = None,
     temperatures: Temperatures = None,
@@ -66,6 +69,7 @@ def drafter(
     sequence_length: SequenceLength = None,
     anchors_per_sequence: AnchorsPerSequence = None,
     num_epochs: NumEpochs = None,
+    max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
     optimizer: Annotated[str | None, typer.Option(help="muon or adamw.", rich_help_panel=TRAINING)] = None,
     learning_rate: LearningRate = None,
@@ -74,6 +78,7 @@ def drafter(
     gamma: Gamma = None,
     clip_norm: ClipNorm = None,
     held_out_share: HeldOutShare = None,
+    features: Features = None,
     feature_cache_gib: FeatureCacheGib = None,
     save_every: SaveEvery = None,
     validate_every: ValidateEvery = None,
@@ -107,12 +112,14 @@ def selector(
     sequence_length: SequenceLength = None,
     anchors_per_sequence: AnchorsPerSequence = None,
     num_epochs: NumEpochs = None,
+    max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     warmup_share: WarmupShare = None,
     gamma: Gamma = None,
     clip_norm: ClipNorm = None,
     held_out_share: HeldOutShare = None,
+    features: Features = None,
     feature_cache_gib: FeatureCacheGib = None,
     save_every: SaveEvery = None,
     validate_every: ValidateEvery = None,

@@ -21,7 +21,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 COUNTS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
     "max_position_embeddings", "num_target_layers", "sliding_window",
-    "conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k",
+    "conv_kernel_size", "conv_group_size", "selector_rank", "selector_top_k", "draft_vocab_size",
 )  # fmt: skip
 CONVOLUTION, SELECTOR = ("conv_kernel_size", "conv_group_size"), ("selector_rank", "selector_top_k")
 FACTORS = ("rms_norm_eps", "input_embedding_scale", "output_multiplier", "final_logit_softcapping")
@@ -29,6 +29,7 @@ REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attent
 OPTIONAL_PLAIN = (
     "max_position_embeddings", "rms_norm_eps", "attention_bias", "num_target_layers", "is_causal",
     "block_size", "input_embedding_scale", "output_multiplier", "final_logit_softcapping", *CONVOLUTION, *SELECTOR,
+    "draft_vocab_size",
 )  # fmt: skip
 
 
@@ -69,6 +70,8 @@ class DFlashConfig:
     """Width of the candidate selector's codebooks; None: there is no selector."""
     selector_top_k: int | None = None
     """Candidates per slot that the selector weighs against each other."""
+    draft_vocab_size: int | None = None
+    """How many tokens can be guessed, those of the tensor `d2t` (see `vocabulary`); None: all of the vocabulary."""
 
     def __post_init__(self) -> None:
         if not self.layer_types:
@@ -142,6 +145,7 @@ class DFlashConfig:
             "sliding_window": self.sliding_window,
             "use_sliding_window": self.sliding_window is not None,
             "vocab_size": self.vocab_size,
+            **({} if self.draft_vocab_size is None else {"draft_vocab_size": self.draft_vocab_size}),
             "tie_word_embeddings": False,
             "block_size": self.block_size,
             **extras,
@@ -247,12 +251,13 @@ def _check_extensions(config: DFlashConfig) -> None:
             raise InvalidInput(
                 f"The drafter's {first} is {getattr(config, first)} and its {second} {getattr(config, second)}; give both or neither."
             )
+    if config.draft_vocab_size is not None and config.draft_vocab_size > config.vocab_size:
+        raise InvalidInput(f"The drafter's draft_vocab_size is {config.draft_vocab_size}; its target has only {config.vocab_size} tokens.")
     taps, group, candidates = config.conv_kernel_size, config.conv_group_size, config.selector_top_k
     if taps is not None and taps > config.block_size:
         raise InvalidInput(f"The drafter's conv_kernel_size is {taps}; its blocks have only {config.block_size} slots.")
     if group is not None and config.hidden_size % group:
         raise InvalidInput(f"The drafter's conv_group_size is {group}; it must divide the hidden size, {config.hidden_size}.")
-    if candidates is not None and candidates >= config.vocab_size:
-        raise InvalidInput(
-            f"The drafter's selector_top_k is {candidates}; its vocabulary has {config.vocab_size - 1} tokens to choose from."
-        )
+    num_tokens = config.draft_vocab_size or config.vocab_size
+    if candidates is not None and candidates >= num_tokens:
+        raise InvalidInput(f"The drafter's selector_top_k is {candidates}; its vocabulary has {num_tokens - 1} tokens to choose from.")

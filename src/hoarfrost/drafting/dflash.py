@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hoarfrost.cache import DenseStore
@@ -23,6 +25,7 @@ from hoarfrost.drafting.passes import Passes, TorchPasses
 from hoarfrost.drafting.protocol import DraftState
 from hoarfrost.drafting.selector import SelectorPass, new_weigher
 from hoarfrost.kernels.drafter import gather_rows
+from hoarfrost.kernels.linear import fastest_product
 from hoarfrost.tree import Conditionals, Marginals
 
 __all__ = ["BorrowedTarget", "DFlashConfig", "DFlashDrafter", "DFlashModel", "DFlashState"]
@@ -61,7 +64,11 @@ class DFlashDrafter:
         self.taps = model.config.target_layer_ids
         self._target = target
         self._dtype, self._device = model.norm.weight.dtype, model.norm.weight.device
+        token_ids = model.draft_token_ids()
+        self._token_ids = None if token_ids is None else token_ids.cpu().numpy()
+        self._mask_columns = mask_columns(self._token_ids, model.config.mask_token_id)
         with torch.no_grad():
+            self._head = model.borrowed_head(target.head, fastest_product)
             runs_natively = can_run_natively(model)
             self._passes: Passes = NativePasses(model, target.weights != "float") if runs_natively else TorchPasses(model)
             self._weigher = None if model.candidate_selector is None else new_weigher(model.candidate_selector)
@@ -91,9 +98,10 @@ class DFlashDrafter:
         """Guesses at the `block_size - 1` tokens after each state's bonus token, which stands at `len(state)`: `Conditionals` if there is
         a selector, else `Marginals`. The contexts stay as they are."""
         hidden = self._passes.run(_stores(states), self._embed_blocks(bonus_token_ids))
-        logits = head_logits(self.config, hidden, self._target.head)
-        logits.select(-1, self.config.mask_token_id).fill_(float("-inf"))
-        marginals = [Marginals(logits=rows) for rows in logits]
+        logits = head_logits(self.config, hidden, self._head)
+        for column in self._mask_columns:
+            logits.select(-1, column).fill_(float("-inf"))
+        marginals = [Marginals(logits=rows, token_ids=self._token_ids) for rows in logits]
         if self._weigher is None:
             return marginals
         selector = SelectorPass(self._weigher, hidden, bonus_token_ids)
@@ -106,6 +114,11 @@ class DFlashDrafter:
         if type(embed) is nn.Embedding and embed.weight.is_cpu:
             return scale_embeddings(self.config, gather_rows(embed.weight, token_ids))
         return scale_embeddings(self.config, embed(torch.tensor(token_ids, device=self._device)))
+
+
+def mask_columns(token_ids: NDArray[np.int64] | None, mask_token_id: int) -> list[int]:
+    """Where among the columns of the logits the mask token stands: at most one place."""
+    return [mask_token_id] if token_ids is None else np.flatnonzero(token_ids == mask_token_id).tolist()
 
 
 def _stores(states: Sequence[DraftState]) -> list[DenseStore]:

@@ -46,10 +46,10 @@ def _samples_from_anchor(config: Mapping[str, Any]) -> bool:
 CONVENTIONS = (
     Convention(
         "speculators",
-        "tap ids are one too high, the vocabulary may be reduced (d2t, t2d), and config.json nests the layers' settings",
+        "tap ids are one too high, a table t2d comes with its reduced vocabulary, and config.json nests the layers' settings",
         architectures=("Speculator",),
         config=_any_of("speculators_model_type", "speculators_config", "aux_hidden_state_layer_ids", "eagle_aux_hidden_state_layer_ids"),
-        tensors=("d2t", "t2d", "verifier_"),
+        tensors=("t2d", "verifier_"),
     ),
     Convention(
         "Domino",

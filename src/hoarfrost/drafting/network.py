@@ -8,8 +8,9 @@ Two parts are there only if the configuration says so (DFlash 2): convolutions a
 network, and a candidate selector (`selector`), which is kept with it and used by its callers. benchmarks/peers/dflash2_parity.py holds all
 of it to the official implementation.
 
-The network has no embedding and no head; it borrows the target's. The parameters carry the released names one by one; all arithmetic runs
-on `Weights`, where projections with the same input stand together (differentiable, so that training and decoding share every line of it).
+The network has no embedding and no head; it borrows the target's, or the part of the head that it can guess (`vocabulary`). The parameters
+carry the released names one by one; all arithmetic runs on `Weights`, where projections with the same input stand together (differentiable,
+so that training and decoding share every line of it).
 
 Shapes: H hidden size, D head_dim, Hq and Hkv query and key/value heads, T context rows, N block rows; `...` are optional batch dimensions.
 """
@@ -27,6 +28,7 @@ from hoarfrost.drafting.config import DFlashConfig
 from hoarfrost.drafting.convolution import Convolution, ConvolutionWeights, convolve_around
 from hoarfrost.drafting.rotary import RotaryAngles
 from hoarfrost.drafting.selector import CandidateSelector, SelectorWeights
+from hoarfrost.drafting.vocabulary import part_of_head, token_ids_of
 from hoarfrost.kernels.linear import MakeProduct, Product, plain_product
 from hoarfrost.rotary import rotate
 
@@ -128,7 +130,8 @@ class DFlashModel(nn.Module):
         context = model.context_features(taps)                             # [..., T, n_feat * H] -> [..., T, H]
         embeddings = model.scale_embeddings(target.embed(block_ids))       # [..., N, H], blocks flattened into rows
         hidden = model.block_hidden(embeddings, block_positions, context, context_positions, visible)
-        logits = model.logits(hidden_of_the_guessing_slots, target.head)   # slot 0 of each block guesses nothing
+        head = model.borrowed_head(target.head, plain_product)
+        logits = model.logits(hidden_of_the_guessing_slots, head)          # slot 0 of each block guesses nothing
     """
 
     def __init__(self, config: DFlashConfig) -> None:
@@ -140,6 +143,9 @@ class DFlashModel(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.candidate_selector = new_selector(config)
+        self.d2t: Tensor | None
+        table = None if config.draft_vocab_size is None else torch.zeros(config.draft_vocab_size, dtype=torch.int64)
+        self.register_buffer("d2t", table)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INITIAL_STANDARD_DEVIATION)
@@ -193,8 +199,17 @@ class DFlashModel(nn.Module):
             hidden = run_layer(self.config, layer, hidden, tables, attend)
         return functional.rms_norm(hidden, weights.norm.shape, weights.norm, self.config.rms_norm_eps)
 
-    def logits(self, hidden: Tensor, head: nn.Module) -> Tensor:
-        """Logits `[..., V]` of hidden states `[..., H]` from `block_hidden`, by the target's `head`."""
+    def borrowed_head(self, head: nn.Module, product: MakeProduct) -> Product:
+        """The target's `head`, or the part of it whose tokens can be guessed."""
+        token_ids = self.draft_token_ids()
+        return head if token_ids is None else part_of_head(head, token_ids, self.config.hidden_size, self.norm.weight.dtype, product)
+
+    def draft_token_ids(self) -> Tensor | None:
+        """The tokens that can be guessed, rising, int64 `[W]`; None: all of the vocabulary."""
+        return None if self.d2t is None else token_ids_of(self.d2t)
+
+    def logits(self, hidden: Tensor, head: Product) -> Tensor:
+        """Logits `[..., W]` of hidden states `[..., H]` from `block_hidden`, by the `borrowed_head`."""
         return head_logits(self.config, hidden, head)
 
     def _layer_mask(self, layer: int, visible: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
@@ -235,8 +250,8 @@ def scale_embeddings(config: DFlashConfig, embeddings: Tensor) -> Tensor:
     return embeddings if config.input_embedding_scale == 1.0 else embeddings * config.input_embedding_scale
 
 
-def head_logits(config: DFlashConfig, hidden: Tensor, head: nn.Module) -> Tensor:
-    logits: Tensor = head(hidden)
+def head_logits(config: DFlashConfig, hidden: Tensor, head: Product) -> Tensor:
+    logits = head(hidden)
     if config.output_multiplier != 1.0:
         logits = logits * config.output_multiplier
     cap = config.final_logit_softcapping

@@ -204,9 +204,7 @@ class Guesser:
     def _build(sequences: Many[Sequence], drafted: Many[Marginals | Conditionals], config: TreeConfig) -> list[DraftTree]:
         """The published trees. A token past the last one that may be emitted need not be guessed."""
         useful = [
-            Marginals(one.logits[: sequence.num_remaining - 1])
-            for one, sequence in zip(drafted, sequences, strict=True)
-            if isinstance(one, Marginals)
+            one.within(sequence.num_remaining - 1) for one, sequence in zip(drafted, sequences, strict=True) if isinstance(one, Marginals)
         ]
         assert isinstance(config.budget, int)
         return build_trees(useful, [sequence.bonus_token_id for sequence in sequences], config.budget, config.max_width)

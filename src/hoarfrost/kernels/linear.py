@@ -78,6 +78,13 @@ def multiply(matrix: Matrix, rows: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
+def read_rows(matrix: Matrix, outputs: Sequence[int]) -> Tensor:
+    """The weights of some outputs, float32 `[n, in]`."""
+    rows = torch.empty((len(outputs), matrix.num_inputs))
+    matrix.read_rows(outputs, rows.data_ptr())
+    return rows
+
+
 class NativeLinear(nn.Module):
     """`x @ weight.T + bias` for `x [..., in]`, summed in float32 and rounded once, to the type of `x`; the plain twin is
     `torch.nn.functional.linear` over float32 copies.
@@ -110,9 +117,8 @@ class NativeEmbedding(nn.Module):
         self.matrix, self.dtype = matrix, dtype
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        rows = torch.empty((*token_ids.shape, self.matrix.num_inputs), dtype=torch.float32)
-        self.matrix.read_rows(token_ids.flatten().tolist(), rows.data_ptr())
-        return rows.to(self.dtype)
+        rows = read_rows(self.matrix, token_ids.flatten().tolist())
+        return rows.to(self.dtype).view(*token_ids.shape, self.matrix.num_inputs)
 
 
 def plain_product(weight: Tensor, bias: Tensor | None = None) -> Product:

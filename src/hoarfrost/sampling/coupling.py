@@ -44,7 +44,7 @@ def couple(
     for part, one, position, is_whole in zip(marginals, params, first_positions, whole, strict=True):
         if is_whole:
             wanted = min(num_candidates, part.vocab_size)
-            scores, token_ids = kernels.best_with_noise(part.logits, one.temperature, one.seed, position, wanted)
+            scores, token_ids = kernels.best_with_noise(part.by_token_id(), one.temperature, one.seed, position, wanted)
         else:
             scores, token_ids = _ranked(next(pools), one, position)
         scores -= scores[:, :1]

@@ -10,15 +10,21 @@ from torch import Tensor
 
 from hoarfrost.drafting import DFlashModel
 from hoarfrost.drafting.checkpoint import load_network
+from hoarfrost.drafting.vocabulary import offsets_of
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
+from hoarfrost.training.features import tapped_features
+from hoarfrost.training.initial import look_back, start_from_target
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
 from hoarfrost.training.objective import Pass, autocast_of, guessing_states
 from hoarfrost.training.optimizers import muon_and_adamw
-from hoarfrost.training.preparation import drafter_config
+from hoarfrost.training.preparation import TrainingData, drafter_config
 from hoarfrost.training.report import TrainingReport
 from hoarfrost.training.settings import DrafterTrainingConfig
 from hoarfrost.training.trainer import run_training
+from hoarfrost.training.vocabulary import GuessedVocabulary, likeliest_tokens
+
+NUM_SEQUENCES_AT_START = 4
 
 
 def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQuality]:
@@ -37,8 +43,21 @@ class DrafterObjective:
         torch.manual_seed(settings.seed)
         if settings.start_from is None:
             self.model = DFlashModel(drafter_config(settings, target)).to(target.device)
+            start_from_target(self.model, target)
         else:
             self.model = load_network(settings.start_from, target).float().requires_grad_(True)
+
+    def begin(self, data: TrainingData) -> None:
+        """A new drafter's vocabulary is that of the responses, and its first layer gets to know what rows look like."""
+        config = self.model.config
+        if self.settings.start_from is None:
+            features = [tapped_features(self.target, one.token_ids, config.target_layer_ids) for one in data.train[:NUM_SEQUENCES_AT_START]]
+            look_back(self.model, self.target, torch.cat(features))
+        if self.model.d2t is not None and self.settings.start_from is None:
+            assert config.draft_vocab_size is not None
+            token_ids = likeliest_tokens(data.train, config.draft_vocab_size, config.vocab_size, config.mask_token_id)
+            self.model.d2t.copy_(offsets_of(token_ids))
+        self.vocabulary = GuessedVocabulary(self.model, self.target)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
@@ -47,9 +66,10 @@ class DrafterObjective:
         return [torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
     def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
-        guesses = guessing_states(self.model, self.target, features, blocks)[blocks.has_label]
+        labels, learnt = self.vocabulary.labels(blocks)
+        guesses = guessing_states(self.model, self.target, features, blocks)[learnt]
         with autocast_of(self.target):
-            loss, gradient = loss_and_gradient(guesses.detach(), blocks.labels[blocks.has_label], weights[blocks.has_label], self.logits)
+            loss, gradient = loss_and_gradient(guesses.detach(), labels[learnt], weights[learnt], self.vocabulary.logits)
         guesses.backward(gradient)  # type: ignore[no-untyped-call]
         return float(loss)
 
@@ -57,11 +77,9 @@ class DrafterObjective:
         block_size = self.model.config.block_size
         sums = QualitySums(block_size, self.settings.gamma or gamma_for(block_size))
         for features, blocks in passes:
+            labels, learnt = self.vocabulary.labels(blocks)
             hidden = guessing_states(self.model, self.target, features, blocks)
             with autocast_of(self.target):
-                losses, hits = judge(hidden.flatten(0, 1), blocks.labels.flatten(), self.logits)
-            sums.add(losses.view(blocks.labels.shape), hits.view(blocks.labels.shape), blocks.has_label)
+                losses, hits = judge(hidden.flatten(0, 1), labels.flatten(), self.vocabulary.logits)
+            sums.add(losses.view(labels.shape), hits.view(labels.shape) & learnt, blocks.has_label, learnt)
         return sums.quality()
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.model.logits(hidden, self.target.head)

@@ -1,7 +1,7 @@
-"""What the drafter reads of the target: the outputs of the tapped decoder layers, captured as training goes, never written to files.
+"""What the drafter reads of the target: the outputs of the tapped decoder layers. `feature_store` keeps them.
 
-The decoder stack is run only as deep as the deepest tap. Features of a sequence are the same in every epoch, so they are kept in main
-memory as far as a budget allows. One sequence at a time: its features then depend on nothing else, and a resumed run repeats them exactly.
+The decoder stack is run only as deep as the deepest tap, and one sequence at a time: its features then depend on nothing else, and a
+resumed run repeats them exactly. Rows enough for a CPU: of 350, a layer's products run at the speed of 2,000.
 """
 
 from __future__ import annotations
@@ -56,21 +56,3 @@ def tapped_features(target: Target, token_ids: Sequence[int], taps: Sequence[int
         if index in taps:
             tapped[index] = hidden[0]
     return torch.cat([tapped[index] for index in taps], dim=-1)
-
-
-class FeatureCache:
-    """Features by sequence index; remembers the first that come until `budget_bytes` are used."""
-
-    def __init__(self, target: Target, taps: Sequence[int], budget_bytes: int) -> None:
-        self.target, self.taps, self.left_bytes = target, tuple(taps), budget_bytes
-        self._kept: dict[int, Tensor] = {}
-
-    def features(self, index: int, token_ids: Sequence[int]) -> Tensor:
-        """Features `[T, len(taps) * H]` of sequence `index`, on the target's device."""
-        if index in self._kept:
-            return self._kept[index].to(self.target.device)
-        features = tapped_features(self.target, token_ids, self.taps)
-        if features.nbytes <= self.left_bytes:
-            self.left_bytes -= features.nbytes
-            self._kept[index] = features.cpu()
-        return features

@@ -85,13 +85,16 @@ class QualitySums:
 
     def __init__(self, block_size: int, gamma: float) -> None:
         self.weights = slot_weights(block_size, gamma).double()
-        self.losses, self.hits, self.counts = (torch.zeros(block_size - 1, dtype=torch.float64) for _ in range(3))
+        self.losses, self.loss_counts, self.hits, self.counts = (torch.zeros(block_size - 1, dtype=torch.float64) for _ in range(4))
         self.emitted, self.num_whole_blocks = 0.0, 0
 
-    def add(self, losses: Tensor, hits: Tensor, has_label: Tensor) -> None:
-        """`losses`, `hits`, `has_label`, each `[B, b-1]`. The chain is judged on blocks that do not reach past the end."""
+    def add(self, losses: Tensor, hits: Tensor, has_label: Tensor, has_loss: Tensor | None = None) -> None:
+        """`losses`, `hits`, `has_label`, `has_loss`, each `[B, b-1]`; a label that cannot be guessed has no loss and is no hit. The chain
+        is judged on blocks that do not reach past the end."""
         losses, hits, has_label = losses.cpu().double(), hits.cpu(), has_label.cpu()
-        self.losses += (losses * has_label).sum(dim=0)
+        has_loss = has_label if has_loss is None else has_loss.cpu()
+        self.losses += (losses * has_loss).sum(dim=0)
+        self.loss_counts += has_loss.sum(dim=0)
         self.hits += (hits & has_label).sum(dim=0)
         self.counts += has_label.sum(dim=0)
         whole = has_label.all(dim=1)
@@ -101,8 +104,8 @@ class QualitySums:
     def quality(self) -> GuessQuality:
         counts = self.counts.clamp(min=1)
         return GuessQuality(
-            loss=float((self.weights * self.losses).sum() / (self.weights * self.counts).sum().clamp(min=1e-9)),
-            loss_per_slot=tuple((self.losses / counts).tolist()),
+            loss=float((self.weights * self.losses).sum() / (self.weights * self.loss_counts).sum().clamp(min=1e-9)),
+            loss_per_slot=tuple((self.losses / self.loss_counts.clamp(min=1)).tolist()),
             accuracy_per_slot=tuple((self.hits / counts).tolist()),
             expected_tokens_per_round=self.emitted / max(1, self.num_whole_blocks),
         )

@@ -15,6 +15,7 @@ from hoarfrost.drafting import DFlashModel
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.block_attention import packed_hidden
+from hoarfrost.training.preparation import TrainingData
 
 Pass = tuple[Tensor, PackedBlocks]
 """Features `[C, n_feat * H]` of the sequences of some blocks, and the blocks."""
@@ -40,6 +41,10 @@ class Objective(Protocol[JudgedQuality]):
     """A model with parameters to train (those that require a gradient), and what they are to be good at."""
 
     model: DFlashModel
+
+    def begin(self, data: TrainingData) -> None:
+        """Takes from the data what the first step needs; called once, before it."""
+        ...
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """With their learning rates at the peak of the schedule."""

@@ -87,9 +87,9 @@ def warmup_stable_decay(step: int, num_steps: int, warmup: float = 0.02, decay: 
     return min(1.0, progress / warmup if warmup else 1.0, (1.0 - progress) / decay + 1 / num_steps if decay else 1.0)
 
 
-def cosine_with_warmup(step: int, num_steps: int, warmup: float = 0.04) -> float:
-    """Factor on the learning rate at `step`: linear up over the first `warmup` share, then half a cosine down to zero."""
-    progress = (step + 1) / num_steps
+def cosine_with_warmup(progress: float, warmup: float = 0.04) -> float:
+    """Factor on the learning rate once the share `progress` of a run is done: linear up over the first `warmup` share, then half a cosine
+    down to zero."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hoarfrost.drafting.config import DFlashConfig, default_tap_ids
+from hoarfrost.engine import Engine
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
 from hoarfrost.training.data import TrainingPrompt, TrainingSequence, read_prompts
 from hoarfrost.training.response_file import generate_responses
-from hoarfrost.training.responses import Request
+from hoarfrost.training.responses import Request, Responder
 from hoarfrost.training.settings import DrafterTrainingConfig, TrainingConfig
 
 MASK_TOKENS = ("<|mask|>", "<|MASK|>", "<mask>", "[MASK]")
@@ -44,6 +46,7 @@ def drafter_config(settings: DrafterTrainingConfig, target: Target) -> DFlashCon
         head_dim=target.head_dim,
         vocab_size=target.vocab_size,
         mask_token_id=mask_token_id(settings, target),
+        draft_vocab_size=settings.draft_vocab_size if 0 < settings.draft_vocab_size < target.vocab_size - 1 else None,
         target_layer_ids=tap_ids(settings, target.num_layers),
         num_target_layers=target.num_layers,
         block_size=settings.block_size,
@@ -127,11 +130,9 @@ def answered(settings: TrainingConfig, target: Target, prompts: Sequence[Trainin
         else:
             requests.append(Request(index, prompt.token_ids, settings.temperatures[index % len(settings.temperatures)]))
     responses = generate_responses(
-        target.model,
+        partial(new_responder, settings),
         requests,
         settings.out / "responses.jsonl",
-        eos_token_ids=target.eos_token_ids,
-        max_new_tokens=settings.max_response_tokens,
         batch_size=settings.generation_batch,
         seed=settings.seed,
     )
@@ -140,6 +141,13 @@ def answered(settings: TrainingConfig, target: Target, prompts: Sequence[Trainin
         TrainingSequence((prompt.token_ids + given[index])[: settings.sequence_length], len(prompt.token_ids))
         for index, prompt in enumerate(prompts)
     ]
+
+
+def new_responder(settings: TrainingConfig) -> Responder:
+    """The engine on the target as it is served: in the same type, but with its fastest layers."""
+    size = settings.generation_batch
+    engine = Engine.load(settings.target, drafter=None, dtype=settings.dtype, device=settings.device, max_batch_size=size)
+    return Responder(engine, settings.max_response_tokens, settings.seed)
 
 
 def encode_response(text: str, target: Target) -> tuple[int, ...]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel
-
 from hoarfrost.training.progress import progress_bar
-from hoarfrost.training.responses import Batch, Request, Response, batches_of
+from hoarfrost.training.responses import Request, Responder, Response, batches_of
 
 
 class ResponseFile:
@@ -59,25 +57,23 @@ class ResponseFile:
 
 
 def generate_responses(
-    model: PreTrainedModel,
-    requests: Sequence[Request],
-    path: Path,
-    *,
-    eos_token_ids: Collection[int],
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
+    new_responder: Callable[[], Responder], requests: Sequence[Request], path: Path, *, batch_size: int, seed: int
 ) -> list[Response]:
-    """Responses to all requests, in their order; what `path` already holds is not generated again, and what is new is added to it."""
+    """Responses to all requests, in their order; what `path` already holds is not generated again, and what is new is added to it.
+
+    The responder is made only where there is something to answer.
+    """
     file = ResponseFile(path)
     found = file.take(requests)
     missing = [request for request in requests if request.index not in found]
     num_tokens = sum(len(response.token_ids) for response in found.values())
-    with progress_bar("responses", total=len(requests), completed=len(found)) as advance:
-        for batch in batches_of(missing, batch_size, seed):
-            responses = Batch(model, batch, eos_token_ids, max_new_tokens, seed).decode()
-            file.append(batch, responses)
-            found.update({request.index: response for request, response in zip(batch, responses, strict=True)})
-            num_tokens += sum(len(response.token_ids) for response in responses)
-            advance(len(batch), f"{num_tokens:,} tokens")
+    if missing:
+        responder = new_responder()
+        with progress_bar("responses", total=len(requests), completed=len(found)) as advance:
+            for batch in batches_of(missing, batch_size, seed):
+                responses = responder.answer(batch)
+                file.append(batch, responses)
+                found.update({request.index: response for request, response in zip(batch, responses, strict=True)})
+                num_tokens += sum(len(response.token_ids) for response in responses)
+                advance(len(batch), f"{num_tokens:,} tokens")
     return [found[request.index] for request in requests]

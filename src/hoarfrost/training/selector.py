@@ -29,9 +29,11 @@ from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, percentages, row_chunks
 from hoarfrost.training.objective import Pass, autocast_of, guessing_states
+from hoarfrost.training.preparation import TrainingData
 from hoarfrost.training.report import TrainingReport
 from hoarfrost.training.settings import SelectorTrainingConfig
 from hoarfrost.training.trainer import run_training
+from hoarfrost.training.vocabulary import GuessedVocabulary
 from hoarfrost.tree.marginals import top_rows
 
 
@@ -87,6 +89,11 @@ class SelectorObjective:
         self.settings, self.target = settings, target
         torch.manual_seed(settings.seed)
         self.model = with_new_selector(load_network(settings.drafter, target), settings)
+        self.vocabulary = GuessedVocabulary(self.model, target)
+        self.mask_column = self.vocabulary.column_of(self.model.config.mask_token_id)
+
+    def begin(self, data: TrainingData) -> None:
+        """Nothing: what can be guessed is up to the drafter."""
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -108,13 +115,14 @@ class SelectorObjective:
         num_covered = torch.zeros(block_size - 1, dtype=torch.float64)
         for features, blocks in passes:
             shape, labels = blocks.labels.shape, blocks.labels.flatten()
+            columns, can_be_guessed = self.vocabulary.labels(blocks)
             hidden = guessing_states(self.model, self.target, features, blocks).flatten(0, 1)
             with autocast_of(self.target):
-                losses, hits = judge(hidden, labels, self.logits)
+                losses, hits = judge(hidden, columns.flatten(), self.logits)
             choices = self.choices(hidden, labels, predecessors(blocks).flatten())
-            marginal.add(losses.view(shape), hits.view(shape), blocks.has_label)
+            marginal.add(losses.view(shape), hits.view(shape) & can_be_guessed, blocks.has_label, can_be_guessed)
             losses, hits = judge_choices(choices, losses)
-            selected.add(losses.view(shape), hits.view(shape), blocks.has_label)
+            selected.add(losses.view(shape), hits.view(shape), blocks.has_label, can_be_guessed)
             num_covered += (choices.covered.view(shape) & blocks.has_label).sum(dim=0).cpu()
         coverage = (num_covered / selected.counts.clamp(min=1)).tolist()
         return SelectorQuality(selected.quality(), marginal.quality(), tuple(coverage))
@@ -125,15 +133,15 @@ class SelectorObjective:
         assert selector is not None
         with torch.no_grad(), autocast_of(self.target):
             tops = [top_rows(self.logits(hidden[rows]), selector.top_k) for rows in row_chunks(hidden, self.logits)]
-        log_probs, token_ids = (torch.cat(parts) for parts in zip(*tops, strict=True))
+        log_probs, columns = (torch.cat(parts) for parts in zip(*tops, strict=True))
+        token_ids = self.vocabulary.token_ids(columns)
         scores = transition_scores(selector.weights(plain_product), log_probs, hidden.float(), before[:, None], token_ids)
         right = token_ids == labels[:, None]
         return Choices(scores.squeeze(1), log_probs, token_ids, right.int().argmax(dim=1), right.any(dim=1))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """As the drafter decodes: the mask token is no guess."""
-        logits = self.model.logits(hidden, self.target.head)
-        return logits.index_fill(-1, torch.tensor([self.model.config.mask_token_id], device=logits.device), -torch.inf)
+        return self.vocabulary.logits(hidden).index_fill(-1, self.mask_column, -torch.inf)
 
 
 def with_new_selector(model: DFlashModel, settings: SelectorTrainingConfig) -> DFlashModel:

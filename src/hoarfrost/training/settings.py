@@ -19,7 +19,11 @@ class TrainingConfig:
     temperatures: prompts take them in turn, so that a value named twice gets twice the share.
     num_epochs: anchors are drawn anew in each.
     gamma: how slowly the weight of a slot falls with its depth (None: by block size).
-    held_out_share: share of the sequences kept for validation. feature_cache_gib: main memory for the target's features of later epochs.
+    max_minutes: the training steps may take this long together, those before an interruption too (None: as long as they take); resumed with
+        a larger limit, a run goes on.
+    held_out_share: share of the sequences kept for validation.
+    features: folder for the target's features, which runs over the same data may share (None: `features` in `out`). feature_cache_gib: room
+        there for those that this run adds; what does not fit is made anew in every epoch.
     """
 
     target: str
@@ -40,13 +44,15 @@ class TrainingConfig:
     sequence_length: int = 3072
     anchors_per_sequence: int = 64
     num_epochs: int = 6
+    max_minutes: float | None = None
     batch_size: int = 8
     learning_rate: float = 6e-4
     warmup_share: float = 0.04
     gamma: float | None = None
     clip_norm: float = 1.0
     held_out_share: float = 0.02
-    feature_cache_gib: float = 4.0
+    features: Path | None = None
+    feature_cache_gib: float = 16.0
     save_every: int = 50
     validate_every: int = 100
 
@@ -56,7 +62,8 @@ class TrainingConfig:
         )
         require_at_least(self, 1, *counts.split())
         require_at_least(self, 4, "sequence_length")
-        require_positive(self, "learning_rate", "clip_norm", *(("gamma",) if self.gamma is not None else ()))
+        optional = (name for name in ("gamma", "max_minutes") if getattr(self, name) is not None)
+        require_positive(self, "learning_rate", "clip_norm", *optional)
         if self.max_prompts is not None and self.max_prompts < 2:
             raise InvalidInput(f"max_prompts is {self.max_prompts}; at least 2 are needed, one of them for validation.")
         if not self.temperatures or any(not (0.0 <= value < math.inf) for value in self.temperatures):
@@ -73,6 +80,7 @@ class DrafterTrainingConfig(TrainingConfig):
 
     num_layers ... mask_token_id: the network. `target_layer_ids` are the decoder layers whose outputs are read, counted from 0 (None:
         `num_taps` of them, spread as the paper does). `mask_token_id` None: the tokenizer's reserved mask token.
+    draft_vocab_size: how many tokens it can guess, those most frequent in the responses; 0: all of the vocabulary.
     start_from: folder or hub id of a drafter to go on from, in place of a new one; the network is then that drafter's.
     `learning_rate` is AdamW's, `muon_learning_rate` that of the matrices under Muon.
     """
@@ -82,6 +90,7 @@ class DrafterTrainingConfig(TrainingConfig):
     target_layer_ids: tuple[int, ...] | None = None
     num_taps: int = 5
     mask_token_id: int | None = None
+    draft_vocab_size: int = 0
     start_from: str | None = None
     optimizer: Literal["muon", "adamw"] = "muon"
     muon_learning_rate: float = 0.02
@@ -90,6 +99,7 @@ class DrafterTrainingConfig(TrainingConfig):
         super().__post_init__()
         require_at_least(self, 1, "num_layers", "num_taps")
         require_at_least(self, 2, "block_size")
+        require_at_least(self, 0, "draft_vocab_size")
         require_positive(self, "muon_learning_rate")
         if self.optimizer not in ("muon", "adamw"):
             raise InvalidInput(f"optimizer is {self.optimizer!r}; choose 'muon' or 'adamw'.")

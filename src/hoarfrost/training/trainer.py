@@ -1,8 +1,9 @@
 """The loop that every training run shares: `run_training` takes it from settings to a checkpoint that can be served.
 
-The folder `out` receives `settings.json`, `responses.jsonl`, `checkpoint/`, `log.jsonl`, `curve.png` (where matplotlib is installed) and,
-at the end, `drafter/` in the layout of the released checkpoints. Batches, anchors and their order follow from the seed and the number of
-the step alone, so that a resumed run takes the very steps that the interrupted one would have taken.
+The folder `out` receives `settings.json`, `responses.jsonl`, `features/`, `checkpoint/`, `log.jsonl`, `curve.png` (where matplotlib is
+installed) and, at the end, `drafter/` in the layout of the released checkpoints. Batches, anchors and their order follow from the seed and
+the number of the step alone, so that a resumed run takes the very steps that the interrupted one would have taken; under a time limit
+(`max_minutes`) all but the learning rate, which falls as the time runs out.
 
 One device. Parameters and optimizer states are float32; with a bfloat16 target the arithmetic is bfloat16 (autocast).
 """
@@ -21,12 +22,14 @@ import torch
 from torch import Tensor
 
 from hoarfrost.drafting import save_drafter
+from hoarfrost.drafting.checkpoint import RUN_RECORD, RUN_RESULT
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks, draw_anchors, pack_blocks
 from hoarfrost.training.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from hoarfrost.training.data import TrainingSequence
-from hoarfrost.training.features import FeatureCache, load_frozen_target
+from hoarfrost.training.feature_store import FeatureStore
+from hoarfrost.training.features import load_frozen_target
 from hoarfrost.training.loss import gamma_for, slot_weights
 from hoarfrost.training.objective import AnyQuality, Objective, Pass
 from hoarfrost.training.optimizers import cosine_with_warmup
@@ -39,7 +42,18 @@ ROWS_AT_ONCE = {"cpu": 2048}  # block rows of one pass; on a CPU larger ones fal
 ROWS_AT_ONCE_ELSEWHERE = 16384
 MAX_HELD_OUT, HELD_OUT_ANCHORS = 64, 16
 # These may differ between a run and its continuation.
-FREE_ON_RESUME = ("out", "resume", "dtype", "device", "generation_batch", "feature_cache_gib", "save_every", "validate_every")
+FREE_ON_RESUME = (
+    "out",
+    "resume",
+    "dtype",
+    "device",
+    "generation_batch",
+    "features",
+    "feature_cache_gib",
+    "max_minutes",
+    "save_every",
+    "validate_every",
+)
 
 
 def run_training(settings: TrainingConfig, objective_for: Callable[[Target], Objective[AnyQuality]]) -> TrainingReport[AnyQuality]:
@@ -54,7 +68,7 @@ def run_training(settings: TrainingConfig, objective_for: Callable[[Target], Obj
 
 def claim_folder(settings: TrainingConfig) -> None:
     """Makes `out` this run's folder, or checks that it is the folder of the run to go on with."""
-    record = settings.out / "settings.json"
+    record = settings.out / RUN_RECORD
     described = json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name not in FREE_ON_RESUME}, default=str))
     if record.exists() and not settings.resume:
         raise InvalidInput(f"{settings.out} holds a run already; resume it (--resume), or give another folder.")
@@ -79,11 +93,14 @@ class Trainer(Generic[AnyQuality]):
     def __init__(self, settings: TrainingConfig, target: Target, data: TrainingData, objective: Objective[AnyQuality]) -> None:
         self.settings, self.target, self.data, self.objective = settings, target, data, objective
         self.config = objective.model.config
+        objective.begin(data)
         self.optimizers = objective.optimizers()
         self.peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         gamma = settings.gamma or gamma_for(self.config.block_size)
         self.slot_weights = slot_weights(self.config.block_size, gamma).to(target.device)
-        self.cache = FeatureCache(target, self.config.target_layer_ids, int(settings.feature_cache_gib * 2**30))
+        self.store = FeatureStore(
+            target, self.config.target_layer_ids, settings.features or settings.out / "features", int(settings.feature_cache_gib * 2**30)
+        )
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.num_steps = settings.num_epochs * self.steps_per_epoch
         self.rows_at_once = ROWS_AT_ONCE.get(target.device.type, ROWS_AT_ONCE_ELSEWHERE)
@@ -98,11 +115,11 @@ class Trainer(Generic[AnyQuality]):
         log = TrainingLog(self.settings.out / "log.jsonl", first_step=self.step)
         quality = None
         with progress_bar("training", total=self.num_steps, completed=self.step) as advance:
-            while self.step < self.num_steps:
+            while not self.is_finished:
                 began = time.perf_counter()
                 loss = self.train_step()
                 self.seconds += time.perf_counter() - began
-                last = self.step == self.num_steps
+                last = self.is_finished
                 quality = self.validate() if self.step % self.settings.validate_every == 0 or last else None
                 log.add(self.step, loss, self.optimizers[0].param_groups[0]["lr"], self.seconds, quality)
                 if self.step % self.settings.save_every == 0 or last:
@@ -110,9 +127,18 @@ class Trainer(Generic[AnyQuality]):
                 advance(1, f"loss {loss:.3f}")
         return self.finish(log, quality or self.validate())
 
+    @property
+    def is_finished(self) -> bool:
+        return self.progress_after(self.step) >= 1.0
+
+    def progress_after(self, step: int) -> float:
+        """The share of the run that is done after `step` steps, by their number or by the time that is left, whichever is further."""
+        limit = self.settings.max_minutes
+        return min(1.0, max(step / self.num_steps, 0.0 if limit is None else self.seconds / (60 * limit)))
+
     def train_step(self) -> float:
         """One update; returns the loss of its batch."""
-        factor = cosine_with_warmup(self.step, self.num_steps, self.settings.warmup_share)
+        factor = cosine_with_warmup(self.progress_after(self.step + 1), self.settings.warmup_share)
         for optimizer, rates in zip(self.optimizers, self.peak_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -120,7 +146,7 @@ class Trainer(Generic[AnyQuality]):
         total_weight = float(sum(self.weights_of(blocks).sum() for _, blocks in passes))
         loss = 0.0
         for indices, blocks in passes:
-            features = self.features_of(indices, [self.data.train[index] for index in indices], blocks)
+            features = self.features_of([self.data.train[index] for index in indices], blocks)
             loss += self.objective.add_gradient(features, blocks, self.weights_of(blocks) / total_weight)
         torch.nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.settings.clip_norm)
         for optimizer in self.optimizers:
@@ -149,9 +175,9 @@ class Trainer(Generic[AnyQuality]):
         anchors = [draw_anchors(sequence, num_anchors, generator) for sequence, generator in zip(sequences, generators, strict=True)]
         return pack_blocks(sequences, anchors, self.config.block_size, self.config.mask_token_id).to(self.target.device)
 
-    def features_of(self, keys: Sequence[int], sequences: Sequence[TrainingSequence], blocks: PackedBlocks) -> Tensor:
-        """The target's features of the contexts of `blocks`, `[C, n_feat * H]`; `keys` name the sequences in the cache."""
-        parts = [self.cache.features(key, sequence.token_ids) for key, sequence in zip(keys, sequences, strict=True)]
+    def features_of(self, sequences: Sequence[TrainingSequence], blocks: PackedBlocks) -> Tensor:
+        """The target's features of the contexts of `blocks`, `[C, n_feat * H]`."""
+        parts = [self.store.features(sequence.token_ids) for sequence in sequences]
         return torch.cat([part[:length] for part, length in zip(parts, blocks.context_lengths, strict=True)])
 
     @torch.no_grad()
@@ -162,10 +188,10 @@ class Trainer(Generic[AnyQuality]):
     def held_out_passes(self) -> Iterator[Pass]:
         for index, sequence in enumerate(self.data.held_out[:MAX_HELD_OUT]):
             blocks = self.blocks_at([sequence], [index], self.settings.num_epochs, HELD_OUT_ANCHORS)
-            yield self.features_of([-1 - index], [sequence], blocks), blocks
+            yield self.features_of([sequence], blocks), blocks
 
     def finish(self, log: TrainingLog, quality: AnyQuality) -> TrainingReport[AnyQuality]:
-        folder, model = self.settings.out / "drafter", self.objective.model
+        folder, model = self.settings.out / RUN_RESULT, self.objective.model
         save_drafter(model, folder)
         return TrainingReport(
             drafter_folder=folder,
@@ -175,7 +201,7 @@ class Trainer(Generic[AnyQuality]):
             num_sequences=len(self.data.train),
             num_response_tokens=self.data.num_response_tokens,
             num_dropped=self.data.num_dropped,
-            num_steps=self.num_steps,
+            num_steps=self.step,
             seconds=self.seconds,
             quality=quality,
         )

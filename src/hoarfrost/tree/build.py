@@ -68,7 +68,8 @@ def build_trees(
         return [DraftTree.single(token_id) for token_id in bonus_token_ids]
     logits = [one.logits for one in marginals]
     if all(kernels.can_read(one) for one in logits):
-        return [draft_tree(one) for one in kernels.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)]
+        built = kernels.build_trees_from_logits(logits, bonus_token_ids, budget, max_width=max_width)
+        return [draft_tree(one, guesses.token_ids) for one, guesses in zip(built, marginals, strict=True)]
     return _build_by_widening(marginals, bonus_token_ids, budget, max_width)
 
 
@@ -90,5 +91,9 @@ def _build_by_widening(
     return [trees[index] for index in range(len(marginals))]
 
 
-def draft_tree(built: BuiltTree) -> DraftTree:
-    return DraftTree(built.token_ids, built.parents, built.depths, built.ancestors)
+def draft_tree(built: BuiltTree, token_ids_of_columns: NDArray[np.int64] | None = None) -> DraftTree:
+    """The tree; its guesses are columns of logits where `token_ids_of_columns` says which tokens these stand for."""
+    token_ids = built.token_ids
+    if token_ids_of_columns is not None:
+        token_ids = np.concatenate((token_ids[:1], token_ids_of_columns[token_ids[1:]]))
+    return DraftTree(token_ids, built.parents, built.depths, built.ancestors)

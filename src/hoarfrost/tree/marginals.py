@@ -34,14 +34,21 @@ MAX_PIECE_ELEMENTS = 2**21  # 8 MiB of float32
 
 @dataclass(frozen=True, eq=False)
 class Marginals:
-    """The guesses for one sequence: `logits [L, V]`, row d - 1 for the token d places behind the bonus token."""
+    """The guesses for one sequence: `logits [L, V]`, row d - 1 for the token d places behind the bonus token.
+
+    Where only a part of the vocabulary can be guessed, V is the size of that part and `token_ids [V]`, rising, its tokens.
+    """
 
     logits: Tensor
+    token_ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2 or not self.logits.is_floating_point():
             shape = tuple(self.logits.shape)
             raise InvalidInput(f"The marginals are {self.logits.dtype} of shape {shape}; they must be float logits [L, V].")
+
+        if self.token_ids is not None and self.token_ids.shape != self.logits.shape[1:]:
+            raise InvalidInput(f"There are {len(self.token_ids)} token ids for {self.logits.shape[1]} columns of logits; each needs one.")
 
     @property
     def horizon(self) -> int:
@@ -50,6 +57,17 @@ class Marginals:
     @property
     def vocab_size(self) -> int:
         return self.logits.shape[1]
+
+    def within(self, horizon: int) -> Marginals:
+        """The first `horizon` depths."""
+        return Marginals(self.logits[:horizon], self.token_ids)
+
+    def by_token_id(self) -> Tensor:
+        """The logits with a column for every token id up to the largest that can be guessed, -inf for those that cannot."""
+        if self.token_ids is None:
+            return self.logits
+        spread = self.logits.new_full((self.horizon, int(self.token_ids[-1]) + 1), -torch.inf)
+        return spread.index_copy_(1, torch.from_numpy(self.token_ids).to(spread.device), self.logits)
 
     def top(self, k: int) -> Top:
         """The best min(k, V) candidates of each depth: log_probs float32 [L, k], token_ids int64 [L, k]; see `top_of`."""
@@ -76,11 +94,16 @@ def top_of(marginals: Sequence[Marginals], k: int) -> Top:
     vocab_size = marginals[0].vocab_size
     if any(one.vocab_size != vocab_size for one in marginals):
         raise InvalidInput(f"Marginals over vocabularies of {sorted({one.vocab_size for one in marginals})} tokens cannot share a batch.")
+    token_ids_of_columns = marginals[0].token_ids
+    if any(one.token_ids is not token_ids_of_columns for one in marginals):
+        raise InvalidInput("Marginals over different parts of the vocabulary cannot share a batch.")
     if k < 1:
         raise InvalidInput(f"k is {k}; ask for 1 candidate or more.")
     log_probs, token_ids = top_on_host([one.logits for one in marginals], min(k, vocab_size))
     if np.isnan(log_probs[:, 0]).any():
         raise InvalidInput("The logits hold NaN or +inf; check the model's weights, or load it in a wider dtype.")
+    if token_ids_of_columns is not None:
+        token_ids = token_ids_of_columns[token_ids]
     return _by_sequence(log_probs, token_ids, [one.horizon for one in marginals])
 
 
