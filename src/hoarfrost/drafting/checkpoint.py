@@ -19,6 +19,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hoarfrost.drafting.borrowed import is_embedding, is_head
 from hoarfrost.drafting.config import DFlashConfig
@@ -146,7 +147,7 @@ def load_model(config: DFlashConfig, tensors: Mapping[str, Any], target: Borrowe
     slices = {name: handle.get_slice(name) for name, handle in tensors.items() if not HARMLESS_TENSORS.search(name)}
     shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
     _check_tensors(expected, {name: shape for name, shape in shapes.items() if name not in BORROWED}, where)
-    packed = sorted(name for name, one in slices.items() if one.get_dtype() not in FLOATS)
+    packed = sorted(name for name, one in slices.items() if name != "d2t" and one.get_dtype() not in FLOATS)
     if packed:
         raise InvalidInput(f"{where} holds {listed(packed)} in another type than {', '.join(FLOATS)}; take the drafter in one of those.")
     for name in sorted(BORROWED & tensors.keys()):
