@@ -118,7 +118,8 @@ def map_to_one(rows: Tensor) -> Tensor:
     width = rows.shape[1]
     gram = rows.T @ rows
     gram += RIDGE * gram.diagonal().mean() * torch.eye(width, device=rows.device)
-    return torch.linalg.solve(gram, rows.sum(dim=0))
+    solution: Tensor = torch.linalg.solve(gram, rows.sum(dim=0))
+    return solution
 
 
 def copy_through(attention: Attention, head_dim: int) -> None:
