@@ -182,7 +182,7 @@ class TreeGeneration:
     def _load_drafter(self, target: Target) -> Drafter | None:
         source = self._source
         if isinstance(source, (str, Path)):
-            folder = drafter_of(str(source)) if str(source) in SHIPPED else source
+            folder: str | Path | None = drafter_of(str(source)) if str(source) in SHIPPED else source
             return None if folder is None else load_drafter(folder, target)
         deepest = max(source.taps, default=0) if source is not None else 0
         if source is not None and deepest >= target.num_layers:
