@@ -28,7 +28,7 @@ from hoarfrost.evaluation.common.journal import Journal, make_result
 from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.evaluation.decode.peers import PeerRecord, report_peers, summarise_peers
 from hoarfrost.evaluation.prompts.sets import Prompt, load_sets
-from hoarfrost.models import SHIPPED
+from hoarfrost.models import SHIPPED, drafter_of
 
 EXIT_INVALID_INPUT, EXIT_INTERRUPTED = 2, 130
 LEFT_OUT = "the time until an engine's first tokens come (prefill), conversion and loading"
@@ -36,10 +36,8 @@ LEFT_OUT = "the time until an engine's first tokens come (prefill), conversion a
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "model", nargs="?", default="tiny", help="a model folder, a GGUF file, or tiny, the pair that ships with the package"
-    )
-    parser.add_argument("--drafter", type=Path, help="folder of a DFlash drafter; by default the shipped one of tiny")
+    parser.add_argument("model", nargs="?", default="tiny", help="a model folder, a GGUF file, or an alias: smollm2, tiny")
+    parser.add_argument("--drafter", type=Path, help="folder of a DFlash drafter; by default the shipped one of the alias, if any")
     parser.add_argument("--peers", default=",".join(PEERS), help="of %(default)s")
     parser.add_argument("--sets", default="all", help="prompt sets separated by commas, or all")
     parser.add_argument("--limit", type=int, help="prompts per set; by default as many as the DDTree paper takes")
@@ -53,12 +51,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def resolve_models(arguments: argparse.Namespace) -> tuple[Path, Path | None]:
     """The folders of target and drafter."""
-    shipped = SHIPPED.get(arguments.model)
-    model = shipped.target if shipped else Path(arguments.model)
-    drafter = arguments.drafter or (shipped.drafter if shipped else None)
+    model = SHIPPED[arguments.model].locate() if arguments.model in SHIPPED else Path(arguments.model)
+    drafter = arguments.drafter or drafter_of(arguments.model)
     for folder in (None if is_gguf(model) else model, drafter):
         if folder is not None and not (folder / "config.json").is_file():
-            raise InvalidInput(f"{folder} is no model folder (it has no config.json); give a folder, a GGUF file, or tiny.")
+            raise InvalidInput(f"{folder} is no model folder (it has no config.json); give a folder, a GGUF file, or an alias.")
     return model.resolve(), drafter.resolve() if drafter else None
 
 
@@ -110,7 +107,7 @@ def describe(arguments: argparse.Namespace, prompts: list[Prompt], peers: list[P
     """The header of the result."""
     settings = {
         "model": arguments.model,
-        "drafter": str(arguments.drafter or (arguments.model if arguments.model in SHIPPED else None)),
+        "drafter": str(arguments.drafter or (arguments.model if drafter_of(arguments.model) else None)),
         "max_new_tokens": arguments.max_new_tokens,
         "num_threads": arguments.threads,
         "dtype": arguments.dtype,

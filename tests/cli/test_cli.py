@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -22,6 +23,7 @@ from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
+from hoarfrost.models import SHIPPED, NotFetched
 from hoarfrost.training.settings import DrafterTrainingConfig
 
 
@@ -306,9 +308,38 @@ class TestDemo:
         for name in ("AR", "DFlash chain", "DDTree", "speed-up", "mt_bench"):
             assert name in outcome.out
 
-    def test_works_without_a_drafter(self, call: Any, engine: FakeEngine) -> None:
-        engine.drafter, engine.tree = None, type(engine.tree).autoregressive()
-        assert call("demo").code == 0
+    def test_without_a_drafter_it_compares_plain_decoding_and_trees_of_the_text(self, call: Any, engine: FakeEngine) -> None:
+        engine.drafter = None
+        outcome = call("demo")
+        assert outcome.code == 0
+        assert "no drafter" in outcome.out
+        assert "DDTree" in outcome.out
+        assert set(engine.modes) == {"ar", "tree"}
+
+    def test_what_the_tree_guessed_is_marked_without_a_terminal_too(self, call: Any, engine: FakeEngine) -> None:
+        out = call("demo").out
+        assert "In « »: what the tree guessed right" in out
+        assert re.search("«[a-z]{3}»[a-z]«[a-z]{3}»", out)
+
+    def test_falls_back_to_the_package_where_the_model_cannot_be_had(
+        self, call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def load(model: str, **_: Any) -> FakeEngine:
+            asked.append(model)
+            if model == "smollm2":
+                raise NotFetched("smollm2 cannot be fetched: no network.")
+            return engine
+
+        monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
+        outcome = call("demo")
+        assert (outcome.code, asked) == (0, ["smollm2", "tiny"])
+        assert "no network" in outcome.out
+        assert "So here is tiny" in outcome.out
+
+    def test_other_models_that_cannot_be_loaded_are_refused(self, call: Any, engine: FakeEngine) -> None:
+        assert_refused(call("demo", "unknown"), "No model 'unknown'.")
 
     def test_interrupted(self, call: Any, engine: FakeEngine) -> None:
         engine.interrupt_after = 5
@@ -345,6 +376,20 @@ class TestDoctor:
         [finding] = doctor.examine(doctor.shipped_models)
         assert finding.state == doctor.FAULT
         assert "recipes/tiny" in finding.detail
+
+    def test_a_model_to_be_fetched_is_no_fault_and_is_not_fetched(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("hoarfrost.models.SHIPPED", {"smollm2": SHIPPED["smollm2"]})
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        [finding] = doctor.examine(doctor.shipped_models)
+        assert finding.state == doctor.NOTE
+        assert "fetches 93 MB" in finding.detail
+        path = SHIPPED["smollm2"].target
+        path.parent.mkdir(parents=True)
+        with path.open("wb") as file:
+            file.truncate(98_362_432)
+        [finding] = doctor.examine(doctor.shipped_models)
+        assert finding.state == doctor.OK
+        assert str(path) in finding.detail
 
     @pytest.mark.parametrize(("flips", "state"), [("", "ok"), ("tree", "FAULT")])
     def test_decoding_compares_the_modes(self, flips: str, state: str, engine: FakeEngine) -> None:

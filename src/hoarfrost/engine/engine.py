@@ -26,7 +26,7 @@ from hoarfrost.engine.rounds import Rounds
 from hoarfrost.engine.scheduler import Scheduler, Waiting
 from hoarfrost.engine.turns import Turns
 from hoarfrost.errors import InvalidInput
-from hoarfrost.models import SHIPPED
+from hoarfrost.models import drafter_of
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.target import Target
 from hoarfrost.target.encoding import encode_chat
@@ -66,7 +66,7 @@ class Engine:
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
     ) -> Engine:
-        """Loads `model` (a folder, a GGUF file, a hub id or the alias of a shipped pair) and its drafter.
+        """Loads `model` (a folder, a GGUF file, a hub id or an alias: `tiny`, `smollm2`) and its drafter.
 
         `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
         decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in 8-bit blocks, "float"
@@ -76,7 +76,8 @@ class Engine:
         check_batch_size(max_batch_size)
         target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
-            drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
+            shipped = drafter_of(model)
+            drafter = None if shipped is None else str(shipped)
         return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)
 
     @property

@@ -80,13 +80,9 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def locate(name: str) -> str:
-    """Turns an alias into its folder; leaves folders and hub ids alone. A folder that has an alias' name is `./NAME`."""
-    if name in SHIPPED:
-        folder = SHIPPED[name].target
-        if not folder.exists():
-            raise InvalidInput(f"This installation lacks the weights of {name!r} ({folder}); install the whole package again.")
-        return str(folder)
-    return name
+    """Turns an alias into its folder or file, which is fetched if need be; leaves everything else alone. A folder that has an alias' name
+    is `./NAME`."""
+    return str(SHIPPED[name].locate()) if name in SHIPPED else name
 
 
 @contextmanager
@@ -100,7 +96,7 @@ def explained(part: str, name: str) -> Iterator[None]:
         folder = folder_of(locate(name))
         if folder is None:
             raise InvalidInput(
-                f"No model {name!r}: it is no folder with a config.json, no shipped model ({', '.join(SHIPPED)}), and the Hugging Face hub "
+                f"No model {name!r}: it is no folder with a config.json, no alias ({', '.join(SHIPPED)}), and the Hugging Face hub "
                 f"did not give it ({reason(error)})."
             ) from None
         check_files(folder)

@@ -27,6 +27,7 @@ from hoarfrost.target.loading import (
     load_gguf,
     load_model,
     load_tokenizer,
+    locate,
     pick_device,
     pick_dtype,
 )
@@ -56,7 +57,7 @@ class Target:
 
     @classmethod
     def load(cls, name: str, *, dtype: str = "auto", device: str = "auto", weights: str = "auto") -> Target:
-        """Loads a folder, a GGUF file, a hub id or a shipped alias.
+        """Loads a folder, a GGUF file, a hub id or an alias.
 
         `weights`: "auto" holds them as the file does, those that are not quantised in `dtype`; "int8" puts every matrix that is not
         quantised into 8-bit blocks; "float" takes all into `dtype`. Raises `InvalidInput` for what cannot be found or is not served
@@ -64,14 +65,15 @@ class Target:
         """
         place = pick_device(device)
         check_weights(weights, place)
-        path = find_gguf(name)
+        found = locate(name)
+        path = find_gguf(found)
         source = None if path is None else open_gguf(path)
         kinds = held_kinds(source, place, weights)
         chosen = pick_dtype(dtype, place)
         if source is None:
-            config = load_config(name)
-            model, stack = load_model(name, config, chosen, place, weights)
-            tokenizer = load_tokenizer(name)
+            config = load_config(found)
+            model, stack = load_model(found, config, chosen, place, weights)
+            tokenizer = load_tokenizer(found)
         else:
             check_supported(source.config, name)
             tokenizer = source.tokenizer()

@@ -15,7 +15,16 @@ from torch import Tensor
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
 from hoarfrost.target.gguf import find_gguf, open_gguf
-from hoarfrost.target.loading import check_supported, load_config, load_tokenizer, load_weights, pick_device, pick_dtype, use_fused_norms
+from hoarfrost.target.loading import (
+    check_supported,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    locate,
+    pick_device,
+    pick_dtype,
+    use_fused_norms,
+)
 
 
 def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
@@ -28,7 +37,8 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
     if chosen == torch.float16:
         raise InvalidInput("A drafter cannot be trained with a float16 target, whose gradients vanish; use dtype 'bfloat16' or 'float32'.")
     model: Any
-    path = find_gguf(name)
+    found = locate(name)
+    path = find_gguf(found)
     if path is not None:
         source = open_gguf(path)
         check_supported(source.config, name)
@@ -36,11 +46,11 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
         model = source.load(chosen, place, keep_blocks=False, attention="sdpa")
         use_fused_norms(model)
         return Target(model, tokenizer, name)
-    config = load_config(name)
-    model = load_weights(name, config, chosen, "sdpa")
+    config = load_config(found)
+    model = load_weights(found, config, chosen, "sdpa")
     model = model.eval().requires_grad_(False).to(place)
     use_fused_norms(model)
-    return Target(model, load_tokenizer(name), name)
+    return Target(model, load_tokenizer(found), name)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from hoarfrost.integrations.transformers.prompts import read_prompts
 from hoarfrost.integrations.transformers.results import as_output, pad_token_id
 from hoarfrost.integrations.transformers.rows import ProcessedChooser, Row, RowEnd
 from hoarfrost.integrations.transformers.settings import dropped_arguments, plain_filters, refuse_unsupported
-from hoarfrost.models import SHIPPED
+from hoarfrost.models import SHIPPED, drafter_of
 from hoarfrost.sampling import Chooser, SamplingParams
 from hoarfrost.sampling.params import MAX_SEED
 from hoarfrost.target import Target
@@ -46,7 +46,7 @@ def ddtree(
     """What `generate(custom_generate=...)` takes to decode with draft trees (DDTree, arXiv 2604.12989).
 
     Args:
-        drafter: a folder or hub id of a DFlash checkpoint, the alias of a shipped pair, or a drafter that is loaded already. With
+        drafter: a folder or hub id of a DFlash checkpoint, an alias, or a drafter that is loaded already. With
             None, the text so far is the only source of guesses.
         budget: nodes of the tree besides the root; shorthand for `tree=TreeConfig(budget=budget)`.
         tree: all limits of the tree; the engine's default where neither is given.
@@ -171,9 +171,8 @@ class TreeGeneration:
     def _load_drafter(self, target: Target) -> Drafter | None:
         source = self._source
         if isinstance(source, (str, Path)):
-            if str(source) in SHIPPED:
-                source = SHIPPED[str(source)].drafter
-            return load_drafter(source, target)
+            folder: str | Path | None = drafter_of(str(source)) if str(source) in SHIPPED else source
+            return None if folder is None else load_drafter(folder, target)
         deepest = max(source.taps, default=0) if source is not None else 0
         if source is not None and deepest >= target.num_layers:
             raise InvalidInput(f"The drafter {source.name} reads layer {deepest} and {target.name} has {target.num_layers} layers.")
