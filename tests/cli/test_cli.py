@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -99,7 +101,7 @@ class TestRun:
         assert engine.loaded_with == expected  # type: ignore[attr-defined]
 
     def test_json_is_one_object_with_everything(self, call: Any, engine: FakeEngine) -> None:
-        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json")
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json", "-")
         said = json.loads(outcome.out)
         assert outcome.out.count("\n") == 1
         assert said["text"] == engine.tokenizer.decode(said["token_ids"])
@@ -107,6 +109,12 @@ class TestRun:
         assert said["statistics"]["num_tokens"] == 12
         assert said["statistics"]["tau"] == pytest.approx(11 / 3)
         assert said["num_from_tree"] == 8
+
+    def test_json_in_a_file_leaves_the_text_on_stdout(self, call: Any, engine: FakeEngine, tmp_path: Path) -> None:
+        (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json", str(tmp_path / "link.json"))
+        assert json.loads((tmp_path / "real.json").read_text(encoding="utf-8"))["text"] == outcome.out.removesuffix("\n")
+        assert (tmp_path / "link.json").is_symlink()
 
     def test_sampling_options_reach_the_engine(self, call: Any, engine: FakeEngine) -> None:
         options = "--temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.1 --seed 3 --max-new-tokens 4 --min-new-tokens 2 --stop ! --stop ?"
@@ -144,7 +152,7 @@ class TestRun:
     @pytest.mark.parametrize("as_json", [False, True])
     def test_ctrl_c_keeps_what_was_decoded(self, as_json: bool, call: Any, engine: FakeEngine) -> None:
         engine.interrupt_after = 9
-        outcome = call("run", "tiny", "Hi", *(["--json"] if as_json else []))
+        outcome = call("run", "tiny", "Hi", *(["--json", "-"] if as_json else []))
         assert outcome.code == 130
         assert "interrupted after 9 tokens" in outcome.err
         assert "Traceback" not in outcome.err
@@ -280,6 +288,41 @@ class TestBench:
         self, arguments: tuple[str, ...], call: Any, engine: FakeEngine, tmp_path: Path
     ) -> None:
         assert_refused(call(*arguments, "--json", str(tmp_path)), f"{tmp_path} cannot be written: it is a folder")
+
+    def test_a_dash_prints_the_result_and_the_tables_go_to_stderr(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        outcome = call(*self.options(data_dir), "--json", "-")
+        assert outcome.code == 0
+        assert len(json.loads(outcome.out)["records"]) == 4 * 3
+        assert "DDTree" in outcome.err
+
+    def test_a_result_that_cannot_be_kept_is_printed_and_the_journal_stays(
+        self, call: Any, engine: FakeEngine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = data_dir / "result.json"
+
+        def full(place: Path, value: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("hoarfrost.evaluation.common.journal.write_json", full)
+            outcome = call(*self.options(data_dir), "--json", str(path))
+        assert outcome.code == 1
+        assert "DDTree" in outcome.out
+        assert f"{path} could not be written: No space left" in outcome.err
+        assert "the same command goes on" in outcome.err
+        engine.prompts.clear()
+        assert call(*self.options(data_dir), "--json", str(path)).code == 0
+        assert engine.prompts == [], "everything was measured already"
+        assert len(json.loads(path.read_text(encoding="utf-8"))["records"]) == 4 * 3
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    def test_every_command_says_that_the_disk_is_full(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        for command in (self.options(data_dir), ["bench", "index", "--keys", "256", "--repeats", "1"], ["run", "tiny", "Hello"]):
+            outcome = call(*command, "--json", "/dev/full")
+            assert outcome.code == 1, outcome.err
+            assert outcome.out, "what was measured is printed all the same"
+            assert "Traceback" not in outcome.err
+            assert "/dev/full could not be written: No space left" in outcome.err
 
     def test_modes_without_a_drafter(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         engine.drafter = None

@@ -1,11 +1,13 @@
 """The command `hoarfrost`, one file per verb.
 
-Data goes to stdout, everything said about it to stderr. Exit codes: 0 done, 2 bad input (one sentence on stderr, no traceback), 130
-interrupted. The verbs import torch, and what needs it, when they run: `hoarfrost --help` answers at once.
+Data goes to stdout, everything said about it to stderr. Exit codes: 0 done, 1 something here does not work (a full disk, a fault that
+`doctor` finds), 2 bad input (one sentence on stderr, no traceback), 130 interrupted. The verbs import torch, and what needs it, when they
+run: `hoarfrost --help` answers at once.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -15,7 +17,9 @@ import hoarfrost
 from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, inspect, plot, run, train
 from hoarfrost.errors import InvalidInput
 
+EXIT_FAULT = 1
 EXIT_INVALID_INPUT = 2
+STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = typer.Typer(
     name="hoarfrost",
@@ -50,9 +54,15 @@ def _top(
 
 
 def main() -> None:
-    """Entry point of the command; turns bad input into one sentence and exit code 2."""
+    """Entry point of the command; turns bad input into one sentence and exit code 2, a full disk and its like into one and exit code 1."""
     try:
         app()
     except InvalidInput as error:
         typer.echo(f"hoarfrost: {error}", err=True)
         sys.exit(EXIT_INVALID_INPUT)
+    except OSError as error:
+        if error.errno not in STORAGE_FAULTS:
+            raise
+        where = f"{error.filename} could not be written: " if error.filename else "A file could not be written: "
+        typer.echo(f"hoarfrost: {where}{error.strerror}; make room, or choose another place.", err=True)
+        sys.exit(EXIT_FAULT)

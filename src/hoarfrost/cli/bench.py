@@ -12,6 +12,7 @@ from hoarfrost.cli.options import (
     Device,
     Drafter,
     Dtype,
+    JsonFile,
     Model,
     Weights,
     given,
@@ -46,11 +47,11 @@ def decode(
     device: Device = "auto",
     weights: Weights = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare plain decoding, DFlash chain and DDTree on real prompts.
 
-    The modes alternate prompt by prompt. Answers end where they start to repeat themselves.
+    The modes alternate prompt by prompt. Answers end where they start to repeat themselves. With --json a run that was cut off goes on.
     """
     from hoarfrost.cli.progress import measure
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
@@ -69,7 +70,7 @@ def decode(
     )
     prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
     benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings, prompts)
-    report_speed(measure(benchmark, json_file)).print()
+    measure(benchmark, json_file, report_speed)
 
 
 @app.command()

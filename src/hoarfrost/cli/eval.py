@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hoarfrost.cli.bench import print_report
-from hoarfrost.cli.options import Chat, Device, Dtype, Model, Weights, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, Weights, given, load_engine, parse_list, shows_defaults_of
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ app = typer.Typer(help="Measure what a cache costs in accuracy.", no_args_is_hel
 Caches = Annotated[str | None, typer.Option(help="Caches separated by commas.")]
 Budgets = Annotated[str | None, typer.Option(help="Rows a query attends to per KV head and layer, separated by commas.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the data; else HOARFROST_DATA, else the hub.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")]
 
 
 @app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.retrieval:RetrievalSettings"))
@@ -51,7 +50,7 @@ def retrieval(
         **given(limit=limit, seed=seed, num_decoded=num_decoded, chat=chat),
         ask_later=ask_later,
     )
-    report_of(measure(RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
 def _lists(**options: tuple[str | None, Callable[[str], Any]]) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def longbench(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
         **given(bench=bench, limit=limit, max_prompt_tokens=max_prompt_tokens, chat=chat),
     )
-    report_of(measure(LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
 @app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.loss:LossSettings"))
@@ -112,7 +111,7 @@ def loss(
         **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
         **given(continuation=continuation, limit=limit, seed=seed),
     )
-    report_of(measure(LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
 @app.command()

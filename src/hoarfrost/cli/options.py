@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
@@ -41,6 +42,9 @@ Weights = Annotated[
     typer.Option(help="int8 (8-bit blocks, on a CPU), float, or `auto`: as the model holds them; a quantised GGUF file stays quantised."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`: the accelerator, if there is one.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here as JSON; - is standard output, and the tables then go to stderr.")
+]
 Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]
 
 

@@ -15,6 +15,7 @@ from hoarfrost.cli.options import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from hoarfrost.evaluation.common.journal import Benchmark
+    from hoarfrost.evaluation.common.tables import Report
 
 
 @contextmanager
@@ -27,8 +28,9 @@ def prompt_progress(num_prompts: int) -> Iterator[Callable[[str], None]]:
         yield lambda set_name: progress.update(task, advance=1, description=set_name)
 
 
-def measure(benchmark: Benchmark[Any], json_file: Path | None) -> dict[str, Any]:
-    """The benchmark's result, written to `json_file` if there is one; a run that was cut off goes on from the journal beside it."""
+def measure(benchmark: Benchmark[Any], json_file: Path | None, report: Callable[[dict[str, Any]], Report]) -> None:
+    """Runs the benchmark, keeps its result in `json_file` if there is one, and prints its tables; a run that was cut off goes on from the
+    journal beside the file."""
     from hoarfrost.evaluation.common.journal import Journal
 
     header = benchmark.describe()
@@ -38,11 +40,28 @@ def measure(benchmark: Benchmark[Any], json_file: Path | None) -> dict[str, Any]
     try:
         with prompt_progress(benchmark.num_prompts) as on_prompt:
             outcomes = benchmark.run(journal, on_prompt)
+        deliver(benchmark.result(header, outcomes), report, json_file, journal.finish)
     except KeyboardInterrupt:
         remedy = "" if journal.path is None else "; the same command goes on from here"
         typer.echo(f"Interrupted{remedy}.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    result = benchmark.result(header, outcomes)
-    if json_file is not None:
-        journal.finish(json_file, result)
-    return result
+    except OSError:
+        if journal.path is not None:
+            typer.echo(f"What was measured is kept in {journal.path}; the same command goes on from there.", err=True)
+        raise
+
+
+def deliver(
+    result: dict[str, Any],
+    report: Callable[[dict[str, Any]], Report],
+    json_file: Path | None,
+    write: Callable[[Path, dict[str, Any]], None] | None = None,
+) -> None:
+    """Keeps a result and prints its tables: also where it cannot be kept, and on stderr where stdout takes the JSON."""
+    from hoarfrost.files import is_standard_output, write_json
+
+    try:
+        if json_file is not None:
+            (write or write_json)(json_file, result)
+    finally:
+        report(result).print(to_stderr=json_file is not None and is_standard_output(json_file))

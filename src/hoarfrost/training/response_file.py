@@ -13,6 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from hoarfrost.files import append_line
 from hoarfrost.training.progress import progress_bar
 from hoarfrost.training.responses import Batch, Request, Response, batches_of
 
@@ -54,8 +55,7 @@ class ResponseFile:
             }
             lines.append(json.dumps(record, separators=(",", ":")) + "\n")
             self._kept[request.prompt_ids, request.temperature].append(response)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        append_line(self.path, "".join(lines))
 
 
 def generate_responses(
