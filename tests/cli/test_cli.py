@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from command import Outcome, call_command
 from fake_engine import FakeEngine
 
 import hoarfrost
-from hoarfrost.cli import doctor, train
+from hoarfrost.cli import doctor, progress, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
@@ -78,8 +79,8 @@ class TestTop:
             assert verb in said
 
     def test_help_of_a_verb_shows_the_dataclasses_defaults(self, call: Any) -> None:
-        assert "(256)" in call("run", "--help").out
-        assert "(ar,chain,tree)" in call("bench", "decode", "--help").out
+        assert "Default: 256." in " ".join(call("run", "--help").out.replace("│", " ").split())
+        assert "Default: ar, chain, tree." in " ".join(call("bench", "decode", "--help").out.replace("│", " ").split())
 
     def test_unknown_verb_and_option(self, call: Any) -> None:
         assert_refused(call("sing"), "sing")
@@ -427,3 +428,52 @@ class TestTrain:
     def test_bad_input(self, call: Any) -> None:
         assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--temperatures", "0,warm"), "--temperatures")
         assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--num-layers", "0"), "num_layers is 0")
+
+
+class TestHelp:
+    COMMANDS = (
+        *((verb,) for verb in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")),
+        *(("bench", verb) for verb in ("decode", "report", "cache", "index")),
+        *(("eval", verb) for verb in ("retrieval", "longbench", "loss", "report")),
+        ("inspect", "cache"),
+        ("train", "drafter"),
+        ("train", "selector"),
+    )
+
+    @pytest.mark.parametrize("columns", ["80", "120"])
+    @pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
+    def test_is_whole_and_plain(self, command: tuple[str, ...], columns: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", columns)
+        said = call(*command, "--help").out
+        assert said
+        for unwanted in ("…", "<bool>", "list[", "[default"):
+            assert unwanted not in said
+        assert max(map(len, said.splitlines())) <= int(columns)
+
+    def test_names_all_caches_and_tasks(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        said = call("eval", "retrieval", "--help").out
+        assert all(name in said for name in ("snapkv", "ice-estimate", "quest", "passkey", "variables", "common"))
+        assert "qasper" in call("eval", "longbench", "--help").out
+        assert "humaneval" in call("bench", "decode", "--help").out
+
+    def test_commands_stand_in_the_order_of_need(self, call: Any) -> None:
+        said = call("--help").out
+        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")]
+        assert places == sorted(places)
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.01)
+    with progress.prompt_progress(4) as on_prompt:
+        on_prompt("gsm8k")
+        deadline = time.monotonic() + 30
+        while "1 of 4 prompts done after" not in (said := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert "1 of 4 prompts done after" in said
+
+
+def test_a_terminal_is_told_at_once_what_is_loaded(call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Loading" not in call("run", "tiny", "Hi").err
+    monkeypatch.setattr("hoarfrost.cli.options.sys.stderr.isatty", lambda: True)
+    assert call("run", "tiny", "Hi").err.startswith("Loading tiny ...\n")

@@ -15,6 +15,7 @@ import typer
 
 import hoarfrost
 from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, inspect, plot, run, train
+from hoarfrost.cli.options import PlainGroup, show_log
 from hoarfrost.errors import InvalidInput
 
 EXIT_FAULT = 1
@@ -24,6 +25,7 @@ STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EI
 app = typer.Typer(
     name="hoarfrost",
     help="Decode Hugging Face language models several times faster, with the same output.",
+    cls=PlainGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,6 +57,7 @@ def _top(
 
 def main() -> None:
     """Entry point of the command; turns bad input into one sentence and exit code 2, a full disk and its like into one and exit code 1."""
+    show_log()
     try:
         app()
     except InvalidInput as error:

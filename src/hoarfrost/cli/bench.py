@@ -14,6 +14,8 @@ from hoarfrost.cli.options import (
     Dtype,
     JsonFile,
     Model,
+    PlainCommand,
+    PlainGroup,
     Weights,
     given,
     load_engine,
@@ -27,11 +29,11 @@ from hoarfrost.evaluation.decode.modes import MODES
 if TYPE_CHECKING:
     from hoarfrost.evaluation.common.tables import Report
 
-app = typer.Typer(help="Measure decoding; make tables from the results.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Measure decoding; make tables from the results.", no_args_is_help=True)
 DECODE_SETTINGS = "hoarfrost.evaluation.decode.benchmark:DecodeSettings"
 
 
-@app.command(cls=shows_defaults_of(DECODE_SETTINGS))
+@app.command(cls=shows_defaults_of(DECODE_SETTINGS, choices={"sets": "hoarfrost.evaluation.prompts.sets:PROMPT_SETS"}))
 def decode(
     model: Model,
     drafter: Drafter = "auto",
@@ -73,7 +75,7 @@ def decode(
     measure(benchmark, json_file, report_speed)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def report(
     file: Annotated[Path, typer.Argument(help="A result that `bench decode --json` wrote.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import typer
 
+from hoarfrost.cli.options import PlainCommand
+
 EXIT_FAULT = 1
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 STYLES = {OK: "green", NOTE: "yellow", FAULT: "bold red"}
@@ -187,4 +189,4 @@ def doctor() -> None:
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(doctor)
+    app.command(cls=PlainCommand)(doctor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, Weights, given, load_engine, shows_defaults_of
+from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, given, load_engine, shows_defaults_of
 from hoarfrost.cli.run import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
 
-app = typer.Typer(help="Look at what a cache does.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Look at what a cache does.", no_args_is_help=True)
 
 NUMBERS_WIDTH = 44  # of the columns of figures, with what stands between columns
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hoarfrost.cli.options import PlainCommand
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -83,4 +84,4 @@ def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Pat
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(plot)
+    app.command(cls=PlainCommand)(plot)

@@ -1,10 +1,14 @@
-"""Runs a benchmark from a command: a progress bar on stderr (nothing where that is no terminal), a journal, a clean end at Ctrl-C."""
+"""Runs a benchmark from a command: a progress bar on stderr (where that is no terminal, a line every half minute), a journal, a clean end
+at Ctrl-C, and a result that is printed even if it cannot be kept.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from hoarfrost.evaluation.common.tables import Report
 
 
+LINE_EVERY_SECONDS = 30.0
+
+
 @contextmanager
 def prompt_progress(num_prompts: int) -> Iterator[Callable[[str], None]]:
     """Yields a function that is told the set of each prompt that is done."""
@@ -25,7 +32,29 @@ def prompt_progress(num_prompts: int) -> Iterator[Callable[[str], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("prompts", total=num_prompts)
-        yield lambda set_name: progress.update(task, advance=1, description=set_name)
+        done = progress.tasks[0]
+        with regular_lines(lambda: f"{done.completed:.0f} of {num_prompts} prompts done", is_wanted=not console.is_terminal):
+            yield lambda set_name: progress.update(task, advance=1, description=set_name)
+
+
+@contextmanager
+def regular_lines(describe: Callable[[], str], *, is_wanted: bool) -> Iterator[None]:
+    """Every half minute a line on stderr that says how far the work is: for logs, in which a bar that moves is of no use."""
+    ended, began = Event(), time.perf_counter()
+
+    def tell() -> None:
+        while not ended.wait(LINE_EVERY_SECONDS):
+            typer.echo(f"{describe()} after {time.perf_counter() - began:.0f} s", err=True)
+
+    teller = Thread(target=tell, daemon=True)
+    if is_wanted:
+        teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if is_wanted:
+            teller.join()
 
 
 def measure(benchmark: Benchmark[Any], json_file: Path | None, report: Callable[[dict[str, Any]], Report]) -> None:

@@ -74,8 +74,9 @@ class Transcript:
         figures = self.statistics
         return (
             f"{figures.num_tokens} tokens in {figures.decode_seconds:.2f} s: {figures.tokens_per_second:.1f} tokens/s, "
-            f"tau {figures.tau:.2f} in {figures.num_rounds} rounds of {figures.ms_per_round:.1f} ms, {self.num_from_tree} tokens from the "
-            f"tree; prompt of {figures.num_prompt_tokens} tokens in {figures.prefill_seconds:.2f} s; ended by {self.finish_reason}"
+            f"{figures.tau:.2f} tokens a round (tau), {figures.num_rounds} rounds of {figures.ms_per_round:.1f} ms, {self.num_from_tree} "
+            f"tokens from the tree; prompt of {figures.num_prompt_tokens} tokens in {figures.prefill_seconds:.2f} s; "
+            f"ended by {self.finish_reason}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text, whatever the tree.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     min_new_tokens: Annotated[int | None, typer.Option(help="Shortest answer; the end is held off until then.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given several times.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="<str>", help="Text that ends the answer; may be given several times.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     weights: Weights = "auto",

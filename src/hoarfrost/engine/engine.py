@@ -7,7 +7,7 @@ token is: that is the loop's business, and it does not depend on who shares the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,12 @@ from hoarfrost.target.encoding import encode_chat, encode_text, token_ids_of
 from hoarfrost.tree import TreeConfig
 
 Prompt = str | Many[int]
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """Refuses what is neither None nor of the kind that the parameter `name` takes."""
+    if value is not None and not isinstance(value, kind):
+        raise InvalidInput(f"{name} is {kind.__name__}(...) or None, not {value!r:.80}.")
 
 
 class Engine:
@@ -63,6 +69,8 @@ class Engine:
         in `dtype`. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
         that cannot be found, does not fit together or is not served exactly.
         """
+        check_type("tree", tree, TreeConfig)
+        check_type("cache", cache, IceConfig)
         target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
             drafter = str(SHIPPED[model].drafter) if model in SHIPPED else None
@@ -101,10 +109,20 @@ class Engine:
         self, prompts: str | Many[Prompt], params: SamplingParams | Many[SamplingParams] | None = None, *, tree: TreeConfig | None = None
     ) -> list[Completion]:
         """Decodes all prompts (texts or token ids) and returns their completions in order. One params for all, or one each."""
+        if isinstance(prompts, Mapping):
+            raise InvalidInput(
+                "Prompts are texts or lists of token ids, not what a tokenizer returns or other mappings; give its input_ids: "
+                'generate([tokenizer("Hi")["input_ids"]]).'
+            )
+        check_type("tree", tree, TreeConfig)
         many: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
         if any(isinstance(prompt, int) for prompt in many):
             raise InvalidInput("A prompt of token ids stands in a list of its own: generate([[1, 2, 3]]), not generate([1, 2, 3]).")
+        if isinstance(params, Mapping) or (params is not None and not isinstance(params, (SamplingParams, Many))):
+            raise InvalidInput(f"params is SamplingParams(...), or a list with one for each prompt, not {params!r:.80}.")
         each = [params or SamplingParams()] * len(many) if params is None or isinstance(params, SamplingParams) else list(params)
+        for one in each:
+            check_type("params", one, SamplingParams)
         if len(each) != len(many):
             raise InvalidInput(f"{len(many)} prompts came with {len(each)} sampling params; give one for all or one for each.")
         texts: list[list[str]] = [[] for _ in many]
@@ -119,8 +137,9 @@ class Engine:
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, tree: TreeConfig | None = None) -> Iterator[Piece]:
         """Decodes one prompt and yields a piece per round; the last one carries the finish reason and the statistics."""
-        for _, piece in self._run([prompt], [params or SamplingParams()], tree):
-            yield piece
+        check_type("tree", tree, TreeConfig)
+        check_type("params", params, SamplingParams)
+        return (piece for _, piece in self._run([prompt], [params or SamplingParams()], tree))
 
     def _run(self, prompts: Many[Prompt], params: Many[SamplingParams], tree: TreeConfig | None) -> Iterator[tuple[int, Piece]]:
         config = tree or self.tree
