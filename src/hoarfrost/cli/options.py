@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from hoarfrost.errors import InvalidInput
 
@@ -134,7 +134,7 @@ class PlainCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for option in self.get_params(ctx):
-            if isinstance(option, TyperOption):
+            if isinstance(option, (TyperArgument, TyperOption)):
                 _describe(option)
         super().format_help(ctx, formatter)
 
@@ -147,13 +147,13 @@ class PlainGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for option in self.get_params(ctx):
-            if isinstance(option, TyperOption):
+            if isinstance(option, (TyperArgument, TyperOption)):
                 _describe(option)
         super().format_help(ctx, formatter)
 
 
-def _describe(option: TyperOption) -> None:
-    if option.is_flag:
+def _describe(option: TyperArgument | TyperOption) -> None:
+    if isinstance(option, TyperOption) and option.is_flag:
         option.metavar = ""
     elif option.default is not None and not option.required and option.show_default:
         option.help = f"{option.help or ''} Default: {option.default}.".strip()
