@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ from command import Outcome, call_command
 from fake_engine import FakeEngine
 
 import hoarfrost
-from hoarfrost.cli import doctor, train
+from hoarfrost.cli import doctor, progress, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
@@ -78,8 +81,8 @@ class TestTop:
             assert verb in said
 
     def test_help_of_a_verb_shows_the_dataclasses_defaults(self, call: Any) -> None:
-        assert "(256)" in call("run", "--help").out
-        assert "(ar,chain,tree)" in call("bench", "decode", "--help").out
+        assert "Default: 256." in " ".join(call("run", "--help").out.replace("│", " ").split())
+        assert "Default: ar, chain, tree." in " ".join(call("bench", "decode", "--help").out.replace("│", " ").split())
 
     def test_unknown_verb_and_option(self, call: Any) -> None:
         assert_refused(call("sing"), "sing")
@@ -101,7 +104,7 @@ class TestRun:
         assert engine.loaded_with == expected  # type: ignore[attr-defined]
 
     def test_json_is_one_object_with_everything(self, call: Any, engine: FakeEngine) -> None:
-        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json")
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json", "-")
         said = json.loads(outcome.out)
         assert outcome.out.count("\n") == 1
         assert said["text"] == engine.tokenizer.decode(said["token_ids"])
@@ -109,6 +112,12 @@ class TestRun:
         assert said["statistics"]["num_tokens"] == 12
         assert said["statistics"]["tau"] == pytest.approx(11 / 3)
         assert said["num_from_tree"] == 8
+
+    def test_json_in_a_file_leaves_the_text_on_stdout(self, call: Any, engine: FakeEngine, tmp_path: Path) -> None:
+        (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+        outcome = call("run", "tiny", "Hello", "--max-new-tokens", "12", "--json", str(tmp_path / "link.json"))
+        assert json.loads((tmp_path / "real.json").read_text(encoding="utf-8"))["text"] == outcome.out.removesuffix("\n")
+        assert (tmp_path / "link.json").is_symlink()
 
     def test_sampling_options_reach_the_engine(self, call: Any, engine: FakeEngine) -> None:
         options = "--temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.1 --seed 3 --max-new-tokens 4 --min-new-tokens 2 --stop ! --stop ?"
@@ -146,7 +155,7 @@ class TestRun:
     @pytest.mark.parametrize("as_json", [False, True])
     def test_ctrl_c_keeps_what_was_decoded(self, as_json: bool, call: Any, engine: FakeEngine) -> None:
         engine.interrupt_after = 9
-        outcome = call("run", "tiny", "Hi", *(["--json"] if as_json else []))
+        outcome = call("run", "tiny", "Hi", *(["--json", "-"] if as_json else []))
         assert outcome.code == 130
         assert "interrupted after 9 tokens" in outcome.err
         assert "Traceback" not in outcome.err
@@ -282,6 +291,41 @@ class TestBench:
         self, arguments: tuple[str, ...], call: Any, engine: FakeEngine, tmp_path: Path
     ) -> None:
         assert_refused(call(*arguments, "--json", str(tmp_path)), f"{tmp_path} cannot be written: it is a folder")
+
+    def test_a_dash_prints_the_result_and_the_tables_go_to_stderr(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        outcome = call(*self.options(data_dir), "--json", "-")
+        assert outcome.code == 0
+        assert len(json.loads(outcome.out)["records"]) == 4 * 3
+        assert "DDTree" in outcome.err
+
+    def test_a_result_that_cannot_be_kept_is_printed_and_the_journal_stays(
+        self, call: Any, engine: FakeEngine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = data_dir / "result.json"
+
+        def full(place: Path, value: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("hoarfrost.evaluation.common.journal.write_json", full)
+            outcome = call(*self.options(data_dir), "--json", str(path))
+        assert outcome.code == 1
+        assert "DDTree" in outcome.out
+        assert f"{path} could not be written: No space left" in outcome.err
+        assert "the same command goes on" in outcome.err
+        engine.prompts.clear()
+        assert call(*self.options(data_dir), "--json", str(path)).code == 0
+        assert engine.prompts == [], "everything was measured already"
+        assert len(json.loads(path.read_text(encoding="utf-8"))["records"]) == 4 * 3
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    def test_every_command_says_that_the_disk_is_full(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
+        for command in (self.options(data_dir), ["bench", "index", "--keys", "256", "--repeats", "1"], ["run", "tiny", "Hello"]):
+            outcome = call(*command, "--json", "/dev/full")
+            assert outcome.code == 1, outcome.err
+            assert outcome.out, "what was measured is printed all the same"
+            assert "Traceback" not in outcome.err
+            assert "/dev/full could not be written: No space left" in outcome.err
 
     def test_modes_without_a_drafter(self, call: Any, engine: FakeEngine, data_dir: Path) -> None:
         engine.drafter = None
@@ -429,3 +473,52 @@ class TestTrain:
     def test_bad_input(self, call: Any) -> None:
         assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--temperatures", "0,warm"), "--temperatures")
         assert_refused(call("train", "drafter", "tiny", "--data", "a", "--out", "b", "--num-layers", "0"), "num_layers is 0")
+
+
+class TestHelp:
+    COMMANDS = (
+        *((verb,) for verb in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")),
+        *(("bench", verb) for verb in ("decode", "report", "cache", "index")),
+        *(("eval", verb) for verb in ("retrieval", "longbench", "loss", "report")),
+        ("inspect", "cache"),
+        ("train", "drafter"),
+        ("train", "selector"),
+    )
+
+    @pytest.mark.parametrize("columns", ["80", "120"])
+    @pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
+    def test_is_whole_and_plain(self, command: tuple[str, ...], columns: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", columns)
+        said = call(*command, "--help").out
+        assert said
+        for unwanted in ("…", "<bool>", "list[", "[default"):
+            assert unwanted not in said
+        assert max(map(len, said.splitlines())) <= int(columns)
+
+    def test_names_all_caches_and_tasks(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        said = call("eval", "retrieval", "--help").out
+        assert all(name in said for name in ("snapkv", "ice-estimate", "quest", "passkey", "variables", "common"))
+        assert "qasper" in call("eval", "longbench", "--help").out
+        assert "humaneval" in call("bench", "decode", "--help").out
+
+    def test_commands_stand_in_the_order_of_need(self, call: Any) -> None:
+        said = call("--help").out
+        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")]
+        assert places == sorted(places)
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.01)
+    with progress.prompt_progress(4) as on_prompt:
+        on_prompt("gsm8k")
+        deadline = time.monotonic() + 30
+        while "1 of 4 prompts done after" not in (said := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert "1 of 4 prompts done after" in said
+
+
+def test_a_terminal_is_told_at_once_what_is_loaded(call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Loading" not in call("run", "tiny", "Hi").err
+    monkeypatch.setattr("hoarfrost.cli.options.sys.stderr.isatty", lambda: True)
+    assert call("run", "tiny", "Hi").err.startswith("Loading tiny ...\n")

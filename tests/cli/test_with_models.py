@@ -68,7 +68,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 def test_every_mode_prints_the_same_answer(temperature: str, pair: Pair, call: Any) -> None:
     answers = []
     for mode in ("--mode ar", "--mode chain", "--mode tree", "--tree-budget 3"):
-        options = ("--json", "--max-new-tokens", "24", "--temperature", temperature, "--seed", "1", *mode.split())
+        options = ("--json", "-", "--max-new-tokens", "24", "--temperature", temperature, "--seed", "1", *mode.split())
         code, out, err = call("run", pair.target, "Hello", "--drafter", pair.drafter, *options, *FAST)
         assert (code, err.count("\n")) == (0, 1), err
         answers.append(json.loads(out)["token_ids"])
@@ -78,7 +78,7 @@ def test_every_mode_prints_the_same_answer(temperature: str, pair: Pair, call: A
 def test_the_text_that_streams_is_the_text_of_the_json(pair: Pair, call: Any) -> None:
     options = (pair.target, "Hello", "--max-new-tokens", "24", *FAST)
     _, streamed, _ = call("run", *options)
-    _, said, _ = call("run", *options, "--json")
+    _, said, _ = call("run", *options, "--json", "-")
     assert streamed == json.loads(said)["text"] + "\n"
 
 
@@ -146,7 +146,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(arguments: list[str], said: str
 
 def test_a_gguf_file_is_a_model(call: Any, tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", random_model("llama"), lambda _: "Q8_0")
-    answers = [call("run", str(place), "hello", *FAST, "--max-new-tokens", "8", "--json") for place in (path, tmp_path)]
+    answers = [call("run", str(place), "hello", *FAST, "--max-new-tokens", "8", "--json", "-") for place in (path, tmp_path)]
     assert [answer.code for answer in answers] == [0, 0]
     assert json.loads(answers[0].out)["token_ids"] == json.loads(answers[1].out)["token_ids"]
     path.write_bytes(path.read_bytes()[:5000])

@@ -97,3 +97,19 @@ def test_an_account_without_a_home_has_a_cache_folder(error: Exception | None, m
 
 def test_a_disturbed_time_counts_no_more_than_that_of_a_larger_pass() -> None:
     assert rising([1.0, 9.0, 1.5, 1.25, 2.0, 3.0]) == [1.0, 1.25, 1.25, 1.25, 2.0, 3.0]
+
+
+def test_a_model_that_would_take_long_is_measured_at_few_points(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never fewer than the least, never more once the time is up; each pass runs once."""
+    calls: list[int] = []
+
+    def slow(*arguments: Any, **options: Any) -> float:
+        calls.append(arguments[2])
+        return 5.0 + arguments[2] / 100
+
+    monkeypatch.setattr(costs, "_verify_ms", slow)
+    monkeypatch.setattr(costs, "MEASURING_SECONDS", 0.0)
+    measured = costs.measure(engine.target, engine.drafter)
+    assert measured.rows == costs.ROWS_OF_SLOW_MODELS[: costs.LEAST_POINTS]
+    assert len(measured.contexts) == len(measured.verify_ms) == 1
+    assert calls == [1, *measured.rows]

@@ -12,7 +12,10 @@ from hoarfrost.cli.options import (
     Device,
     Drafter,
     Dtype,
+    JsonFile,
     Model,
+    PlainCommand,
+    PlainGroup,
     Weights,
     given,
     load_engine,
@@ -26,11 +29,11 @@ from hoarfrost.evaluation.decode.modes import MODES
 if TYPE_CHECKING:
     from hoarfrost.evaluation.common.tables import Report
 
-app = typer.Typer(help="Measure decoding; make tables from the results.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Measure decoding; make tables from the results.", no_args_is_help=True)
 DECODE_SETTINGS = "hoarfrost.evaluation.decode.benchmark:DecodeSettings"
 
 
-@app.command(cls=shows_defaults_of(DECODE_SETTINGS))
+@app.command(cls=shows_defaults_of(DECODE_SETTINGS, choices={"sets": "hoarfrost.evaluation.prompts.sets:PROMPT_SETS"}))
 def decode(
     model: Model,
     drafter: Drafter = "auto",
@@ -46,11 +49,11 @@ def decode(
     device: Device = "auto",
     weights: Weights = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare plain decoding, DFlash chain and DDTree on real prompts.
 
-    The modes alternate prompt by prompt. Answers end where they start to repeat themselves.
+    The modes alternate prompt by prompt. Answers end where they start to repeat themselves. With --json a run that was cut off goes on.
     """
     from hoarfrost.cli.progress import measure
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
@@ -69,10 +72,10 @@ def decode(
     )
     prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
     benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings, prompts)
-    report_speed(measure(benchmark, json_file)).print()
+    measure(benchmark, json_file, report_speed)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def report(
     file: Annotated[Path, typer.Argument(help="A result that `bench decode --json` wrote.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Device, Dtype, Weights, given, parse_list, shows_defaults_of
+from hoarfrost.cli.options import Device, Dtype, JsonFile, Weights, given, parse_list, shows_defaults_of
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,12 +27,13 @@ def cache(
     dtype: Dtype = "auto",
     device: Device = "auto",
     weights: Weights = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare the time of a token and the memory of the context; stores are filled with random rows."""
+    from hoarfrost.cli.progress import deliver
     from hoarfrost.evaluation.caches.report import report_speed
     from hoarfrost.evaluation.caches.speed import SpeedSettings, measure
-    from hoarfrost.files import check_writable, write_json
+    from hoarfrost.files import check_writable
 
     settings = SpeedSettings(
         **given(
@@ -48,9 +48,7 @@ def cache(
         check_writable(json_file)
     target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device, weights)
     result = measure(target, settings, on_case=lambda case: typer.echo(case, err=True))
-    if json_file is not None:
-        write_json(json_file, result)
-    report_speed(result).print()
+    deliver(result, report_speed, json_file)
 
 
 def _load(model: str | None, shape: str | None, layers: int, max_positions: int, dtype: str, device: str, weights: str) -> Target:

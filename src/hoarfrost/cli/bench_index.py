@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hoarfrost.cli.options import given, parse_list, shows_defaults_of
+from hoarfrost.cli.options import JsonFile, given, parse_list, shows_defaults_of
 
 SETTINGS = "hoarfrost.evaluation.index.benchmark:IndexSettings"
 
@@ -24,15 +23,16 @@ def index(
     repeats: Annotated[int | None, typer.Option(help="Builds and searches that are timed.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; the goals are set for one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the keys.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure how page indexes build, search, and what they find.
 
     Builds and searches alternate between the indexes; searches start with cold caches.
     """
+    from hoarfrost.cli.progress import deliver
     from hoarfrost.evaluation.index.benchmark import IndexSettings, run_index_benchmark
     from hoarfrost.evaluation.index.report import report_index
-    from hoarfrost.files import check_writable, write_json
+    from hoarfrost.files import check_writable
 
     settings = IndexSettings(
         **given(
@@ -52,9 +52,7 @@ def index(
     if json_file is not None:
         check_writable(json_file)
     result = run_index_benchmark(settings, on_case=lambda case: typer.echo(case, err=True))
-    if json_file is not None:
-        write_json(json_file, result)
-    report_index(result).print()
+    deliver(result, report_index, json_file)
 
 
 def register(app: typer.Typer) -> None:

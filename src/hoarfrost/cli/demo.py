@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Drafter, Dtype, Model, Weights, load_engine
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Drafter, Dtype, Model, PlainCommand, Weights, load_engine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,4 +155,4 @@ def _pooled(outcome: Outcome[DecodeRecord]) -> Outcome[DecodeRecord]:
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(demo)
+    app.command(cls=PlainCommand)(demo)

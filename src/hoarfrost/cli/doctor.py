@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from hoarfrost.cli.options import PlainCommand
+
 if TYPE_CHECKING:
     from hoarfrost.models import PublishedModel
 
@@ -203,4 +205,4 @@ def doctor() -> None:
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(doctor)
+    app.command(cls=PlainCommand)(doctor)

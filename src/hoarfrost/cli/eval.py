@@ -8,21 +8,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hoarfrost.cli.bench import print_report
-from hoarfrost.cli.options import Chat, Device, Dtype, Model, Weights, given, load_engine, parse_list, shows_defaults_of
+from hoarfrost.cli.options import (
+    Chat,
+    Device,
+    Dtype,
+    JsonFile,
+    Model,
+    PlainCommand,
+    PlainGroup,
+    Weights,
+    given,
+    load_engine,
+    parse_list,
+    shows_defaults_of,
+)
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(help="Measure what a cache costs in accuracy.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Measure what a cache costs in accuracy.", no_args_is_help=True)
+EVALUATION = "hoarfrost.evaluation."
 
 Caches = Annotated[str | None, typer.Option(help="Caches separated by commas.")]
 Budgets = Annotated[str | None, typer.Option(help="Rows a query attends to per KV head and layer, separated by commas.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the data; else HOARFROST_DATA, else the hub.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here; a run that was cut off goes on.")]
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.retrieval:RetrievalSettings"))
+@app.command(
+    cls=shows_defaults_of(
+        EVALUATION + "caches.retrieval:RetrievalSettings",
+        choices={
+            "caches": EVALUATION + "caches.variants:CACHES",
+            "tasks": EVALUATION + "caches.retrieval_tasks:TASKS",
+            "texts": EVALUATION + "prompts.long_texts:SOURCES",
+        },
+    )
+)
 def retrieval(
     model: Model,
     caches: Caches = None,
@@ -51,7 +73,7 @@ def retrieval(
         **given(limit=limit, seed=seed, num_decoded=num_decoded, chat=chat),
         ask_later=ask_later,
     )
-    report_of(measure(RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(RetrievalBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
 def _lists(**options: tuple[str | None, Callable[[str], Any]]) -> dict[str, Any]:
@@ -59,7 +81,12 @@ def _lists(**options: tuple[str | None, Callable[[str], Any]]) -> dict[str, Any]
     return {name: parse_list(text, kind, f"--{name}") for name, (text, kind) in options.items() if text is not None}
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.longbench:LongBenchSettings"))
+@app.command(
+    cls=shows_defaults_of(
+        EVALUATION + "caches.longbench:LongBenchSettings",
+        choices={"caches": EVALUATION + "caches.variants:CACHES", "tasks": EVALUATION + "caches.longbench_tasks:long_tasks"},
+    )
+)
 def longbench(
     model: Model,
     caches: Caches = None,
@@ -84,10 +111,10 @@ def longbench(
         **_lists(caches=(caches, str), budgets=(budgets, int), tasks=(tasks, str)),
         **given(bench=bench, limit=limit, max_prompt_tokens=max_prompt_tokens, chat=chat),
     )
-    report_of(measure(LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(LongBench(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
-@app.command(cls=shows_defaults_of("hoarfrost.evaluation.caches.loss:LossSettings"))
+@app.command(cls=shows_defaults_of(EVALUATION + "caches.loss:LossSettings", choices={"caches": EVALUATION + "caches.variants:CACHES"}))
 def loss(
     model: Model,
     caches: Caches = None,
@@ -112,10 +139,10 @@ def loss(
         **_lists(caches=(caches, str), budgets=(budgets, int), texts=(texts, str), contexts=(contexts, int)),
         **given(continuation=continuation, limit=limit, seed=seed),
     )
-    report_of(measure(LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file)).print()
+    measure(LossBenchmark(load_engine(model, "none", dtype, device, weights), settings, data_dir), json_file, report_of)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def report(
     file: Annotated[Path, typer.Argument(help="A result that an evaluation wrote with --json.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

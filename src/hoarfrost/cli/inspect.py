@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, Model, Weights, given, load_engine, shows_defaults_of
+from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, given, load_engine, shows_defaults_of
 from hoarfrost.cli.run import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
 
-app = typer.Typer(help="Look at what a cache does.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Look at what a cache does.", no_args_is_help=True)
 
 NUMBERS_WIDTH = 44  # of the columns of figures, with what stands between columns
 
@@ -39,7 +39,7 @@ def cache(
     dtype: Dtype = "auto",
     device: Device = "auto",
     weights: Weights = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here, with all positions.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Show which pages the query of the question's last token fetched, and what they say.
 
@@ -49,7 +49,7 @@ def cache(
 
     from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.evaluation.caches.inspection import closing_length, inspect_prompt, make_result
-    from hoarfrost.files import check_writable, write_json
+    from hoarfrost.files import check_writable, is_standard_output, write_json
 
     config = IceConfig(**given(budget=kv_budget))
     if json_file is not None:
@@ -59,11 +59,13 @@ def cache(
     ids = encode_prompt(engine, text, None, chat)
     num_closing = closing_length(ids, encode_prompt(engine, text + "\N{SNOWFLAKE}", None, chat))
     fetches = inspect_prompt(engine, ids, num_closing, config, new_tokens)
-    if json_file is not None:
-        write_json(json_file, make_result(engine, config, len(ids), fetches))
-    console = Console(highlight=False, markup=False)
-    for fetch in fetches:
-        console.print(_heads(fetch, console.width), _rows(fetch.top), sep="\n")
+    console = Console(highlight=False, markup=False, stderr=json_file is not None and is_standard_output(json_file))
+    try:
+        if json_file is not None:
+            write_json(json_file, make_result(engine, config, len(ids), fetches))
+    finally:
+        for fetch in fetches:
+            console.print(_heads(fetch, console.width), _rows(fetch.top), sep="\n")
 
 
 def _heads(fetch: QueryFetch, width: int) -> Table:

@@ -6,13 +6,16 @@ dataclass alone knows the default; `shows_defaults_of` looks it up when somebody
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from hoarfrost.errors import InvalidInput
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+COMMANDS = ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
@@ -41,6 +45,9 @@ Weights = Annotated[
     typer.Option(help="int8 (8-bit blocks, on a CPU), float, or `auto`: as the model holds them; a quantised GGUF file stays quantised."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`: the accelerator, if there is one.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here as JSON; - is standard output, and the tables then go to stderr.")
+]
 Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]
 
 
@@ -91,24 +98,95 @@ def parse_budget(text: str, option: str) -> int | Literal["auto"]:
         raise InvalidInput(f"{option} takes a number of nodes or `auto`, not {text!r}.") from None
 
 
-def shows_defaults_of(*places: str, renamed: Mapping[str, str] | None = None) -> type[TyperCommand]:
-    """A command class whose help shows the defaults of dataclasses, each a `module:Class`; `renamed` maps an option to its field."""
+def shows_defaults_of(
+    *places: str, renamed: Mapping[str, str] | None = None, choices: Mapping[str, str] | None = None
+) -> type[TyperCommand]:
+    """A command class whose help shows the defaults of dataclasses, each a `module:Class`; `renamed` maps an option to its field, and
+    `choices` to the names (`module:NAMES`, or a function that gives them) that it takes."""
 
-    class CommandWithDefaults(TyperCommand):
+    class CommandWithDefaults(PlainCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             defaults = _defaults(places)
             for option in self.params:
-                value = defaults.get((renamed or {}).get(option.name or "", option.name or ""))
-                if option.default is None and value not in (None, ()) and hasattr(option, "show_default"):
-                    option.show_default = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                name = option.name or ""
+                value = defaults.get((renamed or {}).get(name, name))
+                known = _load(choices[name]) if choices and name in choices else ()
+                names = tuple(known() if callable(known) else known)
+                if names and isinstance(option, TyperOption):
+                    option.help = f"{option.help} Names: {', '.join(names)}."
+                if option.default is None and value not in (None, ()):
+                    listed = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+                    option.default = "all" if names and value == names else listed
             super().format_help(ctx, formatter)
 
     return CommandWithDefaults
 
 
+class PlainCommand(TyperCommand):
+    """A command that says at once, to a terminal, which model it loads, and whose help is complete at 80 columns: a default is a sentence
+    behind the others, which folds where it is long, and a switch shows no type."""
+
+    def invoke(self, ctx: Any) -> Any:
+        model = ctx.params.get("model") or ctx.params.get("target")
+        if model is not None:
+            say(f"Loading {model} ...")
+        return super().invoke(ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for option in self.get_params(ctx):
+            if isinstance(option, (TyperArgument, TyperOption)):
+                _describe(option)
+        super().format_help(ctx, formatter)
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands in the order in which people need them; others follow."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: COMMANDS.index(name) if name in COMMANDS else len(COMMANDS))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for option in self.get_params(ctx):
+            if isinstance(option, (TyperArgument, TyperOption)):
+                _describe(option)
+        super().format_help(ctx, formatter)
+
+
+def _describe(option: TyperArgument | TyperOption) -> None:
+    if isinstance(option, TyperOption) and option.is_flag:
+        option.metavar = ""
+    elif option.default is not None and not option.required and option.show_default:
+        option.help = f"{option.help or ''} Default: {option.default}.".strip()
+    option.show_default = False
+
+
+def say(text: str) -> None:
+    """Tells somebody at a terminal what is going on, on stderr."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        typer.echo(text, err=True)
+
+
+class _StderrHandler(logging.Handler):
+    """The package's own log: warnings on stderr, and at a terminal what takes long as well."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            typer.echo(self.format(record), err=True)
+        else:
+            say(self.format(record))
+
+
+def show_log() -> None:
+    logger = logging.getLogger("hoarfrost")
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler(logging.INFO))
+        logger.setLevel(logging.INFO)
+
+
 def _defaults(places: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for place in places:
-        module, _, name = place.partition(":")
-        found.update({one.name: one.default for one in fields(getattr(import_module(module), name)) if one.default is not MISSING})
-    return found
+    return {one.name: one.default for place in places for one in fields(_load(place)) if one.default is not MISSING}
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

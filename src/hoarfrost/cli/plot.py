@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hoarfrost.cli.options import PlainCommand
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,8 +30,12 @@ def plot(
     stands between a marker and its closing one (`<!-- /table -->`) is replaced.
     """
     from hoarfrost.evaluation.results import name_of, read_result, report_of
+    from hoarfrost.files import check_writable
 
     result = read_result(file)
+    for path in (into, out and out / "table.md"):
+        if path is not None:
+            check_writable(path)
     table = report_of(result).to_markdown()
     if out is None and into is None:
         typer.echo(table, nl=False)
@@ -61,12 +67,9 @@ def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Pat
     """Writes the table and every figure that the result has data for, and yields their paths. The table needs no matplotlib."""
     from hoarfrost.evaluation.common.plots import style
     from hoarfrost.evaluation.results import figures_of
-    from hoarfrost.files import write_text
+    from hoarfrost.files import write_bytes, write_text
 
-    try:
-        write_text(out / "table.md", table)
-    except OSError as error:
-        raise InvalidInput(f"The folder {out} cannot be written: {error.strerror}.") from None
+    write_text(out / "table.md", table)
     yield out / "table.md"
     if importlib.util.find_spec("matplotlib") is None:
         raise InvalidInput("The figures need matplotlib; install it with `pip install hoarfrost[plot]`. The table is written.")
@@ -74,9 +77,11 @@ def write_figures(result: dict[str, Any], table: str, out: Path) -> Iterator[Pat
         for stem, figure in figures_of(result):
             for kind in FORMATS:
                 path = out / f"{stem}.{kind}"
-                figure.savefig(path, metadata={"Date": None} if kind == "svg" else {"Software": None})
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+                write_bytes(path, drawn.getvalue())
                 yield path
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(plot)
+    app.command(cls=PlainCommand)(plot)

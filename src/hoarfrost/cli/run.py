@@ -74,8 +74,9 @@ class Transcript:
         figures = self.statistics
         return (
             f"{figures.num_tokens} tokens in {figures.decode_seconds:.2f} s: {figures.tokens_per_second:.1f} tokens/s, "
-            f"tau {figures.tau:.2f} in {figures.num_rounds} rounds of {figures.ms_per_round:.1f} ms, {self.num_from_tree} tokens from the "
-            f"tree; prompt of {figures.num_prompt_tokens} tokens in {figures.prefill_seconds:.2f} s; ended by {self.finish_reason}"
+            f"{figures.tau:.2f} tokens a round (tau), {figures.num_rounds} rounds of {figures.ms_per_round:.1f} ms, {self.num_from_tree} "
+            f"tokens from the tree; prompt of {figures.num_prompt_tokens} tokens in {figures.prefill_seconds:.2f} s; "
+            f"ended by {self.finish_reason}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -152,18 +153,24 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text, whatever the tree.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     min_new_tokens: Annotated[int | None, typer.Option(help="Shortest answer; the end is held off until then.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given several times.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="<str>", help="Text that ends the answer; may be given several times.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     weights: Weights = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object (text, token ids, statistics) instead of the text.")
-    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Write one JSON object (text, token ids, statistics) here; - is standard output, in place of the text."
+        ),
+    ] = None,
 ) -> None:
     """Decode one prompt and stream the answer."""
     from hoarfrost.cache.ice_config import IceConfig
+    from hoarfrost.files import check_writable, is_standard_output, write_text
     from hoarfrost.sampling import SamplingParams
 
+    if json_file is not None:
+        check_writable(json_file)
     text = read_prompt(prompt, prompt_file)
     params = SamplingParams(
         **given(
@@ -180,9 +187,13 @@ def run(
     tree = choose_tree(mode, tree_budget)
     engine = load_engine(model, drafter, dtype, device, weights, None if kv_budget is None else IceConfig(budget=kv_budget))
     transcript = Transcript()
-    finished = transcript.take(engine.stream(encode_prompt(engine, text, system, chat), params, tree=tree), echo=not as_json)
-    typer.echo(json.dumps({"model": model, **transcript.to_json()}, ensure_ascii=False) if as_json else "")
+    echo = json_file is None or not is_standard_output(json_file)
+    finished = transcript.take(engine.stream(encode_prompt(engine, text, system, chat), params, tree=tree), echo=echo)
+    if echo:
+        typer.echo("")
     typer.echo(transcript.summary(), err=True)
+    if json_file is not None:
+        write_text(json_file, json.dumps({"model": model, **transcript.to_json()}, ensure_ascii=False) + "\n")
     if not finished:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Dtype, Model, given, parse_list, shows_defaults_of
+from hoarfrost.cli.options import EXIT_INTERRUPTED, Device, Dtype, Model, PlainGroup, given, parse_list, shows_defaults_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(help="Train a drafter for a model.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Train a drafter for a model.", no_args_is_help=True)
 SETTINGS = "hoarfrost.training.settings:"
 NETWORK, RESPONSES, TRAINING = "Network", "Responses of the target", "Training"
 
-Data = Annotated[list[Path], typer.Option(help="Training file; may be given several times.")]
+Data = Annotated[list[Path], typer.Option(metavar="<path>", help="Training file; may be given several times.")]
 Out = Annotated[Path, typer.Option(help="Folder for responses, checkpoint, log and the finished drafter.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")]
 Seed = Annotated[int | None, typer.Option()]

@@ -1,9 +1,9 @@
 """What a round costs on this machine: measured once per model, drafter, device and dtype, and kept in the user's cache folder.
 
 The table holds the milliseconds of a pass of the target over n packed rows at two context lengths, and of the drafter over S sequences.
-Between the measured points it is linear. Measuring stops where a pass costs more than any tree could bring in, so that it takes a second
-or two for a small model and some ten passes for a large one. A file that cannot be read, belongs to something else or is a month old is
-measured anew.
+Between the measured points it is linear. Measuring stops where a pass costs more than any tree could bring in, and after about a second:
+of a model whose every point would take longer, few points are measured, once each; of a large one no fewer than `LEAST_POINTS`. A file
+that cannot be read, belongs to something else or is a month old is measured anew.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ logger = logging.getLogger("hoarfrost")
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1025)
 """Up to the root and `tree.MAX_BUDGET` nodes: no tree grows larger than what was measured."""
-ROWS_OF_SLOW_MODELS = (1, 4, 8, 16, 32, 64, 128)
+ROWS_OF_SLOW_MODELS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1025)
+LEAST_POINTS = 4
+MEASURING_SECONDS = 1.0
+PASSES_OF_ALL_POINTS = 720
+"""What measuring every point takes, in passes over one row: 22 sizes up to where a pass costs 16 of them, six times, at two contexts."""
 BATCHES = (1, 2, 4, 8)
 CONTEXTS = (128, 1024)
-SLOW_MS = 100.0
+SLOW_MS = 1000 * MEASURING_SECONDS / PASSES_OF_ALL_POINTS
 MAX_AGE_SECONDS = 30 * 24 * 3600
 FORMAT = 1
 
@@ -84,7 +88,7 @@ def load_costs(target: Target, drafter: Drafter | None, folder: Path | None = No
     kept = read_costs(path, key)
     if kept is not None:
         return kept
-    logger.info("Measuring what a round of %s costs on this machine; kept in %s.", target.name, path)
+    logger.info("Measuring what a round of %s costs on this machine, once; kept in %s.", target.name, path)
     costs = measure(target, drafter)
     keep_costs(path, {"format": FORMAT, "key": key, "measured_at": time.time(), "costs": asdict(costs)})
     return costs
@@ -159,20 +163,25 @@ def measure(target: Target, drafter: Drafter | None) -> CostModel:
     horizon = drafter.horizon if drafter is not None else 16
     contexts = tuple(context for context in CONTEXTS if context + ROWS[-1] < target.max_positions) or (1,)
     stores = {context: filled_store(target, context, capacity=context + ROWS[-1]) for context in contexts}
-    one_ms = _verify_ms(target, stores[contexts[0]], 1)
-    grid: tuple[int, ...] = ROWS_OF_SLOW_MODELS if one_ms > SLOW_MS else ROWS
+    began = time.perf_counter()
+    is_slow = _verify_ms(target, stores[contexts[0]], 1) > SLOW_MS
+    grid: tuple[int, ...] = ROWS_OF_SLOW_MODELS if is_slow else ROWS
     tables: list[list[float]] = []
-    if one_ms > SLOW_MS:
-        contexts = contexts[:1]
     for context in contexts:
         times: list[float] = []
         for num_rows in grid:
-            times.append(_verify_ms(target, stores[context], num_rows))
-            if times[-1] > (horizon + 1) * times[0]:
+            times.append(_verify_ms(target, stores[context], num_rows, is_slow=is_slow))
+            is_late = is_slow and time.perf_counter() - began > MEASURING_SECONDS
+            if (is_late and len(times) >= LEAST_POINTS) or times[-1] > (horizon + 1) * times[0]:
                 break
+        if tables and is_late:
+            break  # what is missing at the second context is worth less than points of the first
         grid = grid[: len(times)]
         tables.append(rising(times))
-    draft_ms = [_draft_ms(target, drafter, size) for size in BATCHES] if drafter is not None else []
+        if is_late:
+            break
+    contexts = contexts[: len(tables)]
+    draft_ms = [_draft_ms(target, drafter, size, is_slow=is_slow) for size in BATCHES] if drafter is not None else []
     return CostModel(
         rows=grid,
         contexts=contexts,
@@ -197,7 +206,7 @@ def filled_store(target: Target, length: int, capacity: int) -> Store:
     return store
 
 
-def _verify_ms(target: Target, store: Store, num_rows: int) -> float:
+def _verify_ms(target: Target, store: Store, num_rows: int, *, is_slow: bool = False) -> float:
     parents = [-1, *((row - 1) // 2 for row in range(1, num_rows))]
     tree = DraftTree.from_parents([0] * num_rows, parents)
 
@@ -206,10 +215,10 @@ def _verify_ms(target: Target, store: Store, num_rows: int) -> float:
         target.logits(hidden)
         store.commit([])
 
-    return median_ms(verify, target.device)
+    return median_ms(verify, target.device, is_slow=is_slow)
 
 
-def _draft_ms(target: Target, drafter: Drafter, num_sequences: int) -> float:
+def _draft_ms(target: Target, drafter: Drafter, num_sequences: int, *, is_slow: bool = False) -> float:
     states: Sequence[Any] = [drafter.new_state(256) for _ in range(num_sequences)]
     width = len(drafter.taps) * target.hidden_size
     drafter.extend(states, [torch.zeros((128, width), dtype=target.dtype, device=target.device)] * num_sequences)
@@ -219,14 +228,15 @@ def _draft_ms(target: Target, drafter: Drafter, num_sequences: int) -> float:
         drafter.extend(states, added)
         drafter.propose(states, [0] * num_sequences)
 
-    return median_ms(draft, target.device)
+    return median_ms(draft, target.device, is_slow=is_slow)
 
 
-def median_ms(work: Callable[[], None], device: torch.device) -> float:
-    """Median of five timed calls after one for warming up; of one where a call takes long."""
-    work()
+def median_ms(work: Callable[[], None], device: torch.device, *, is_slow: bool = False) -> float:
+    """Median of five timed calls after one for warming up; a single call where `is_slow`, which on a CPU is even enough without."""
+    if not is_slow or device.type != "cpu":
+        work()
     times: list[float] = []
-    while len(times) < 5 and sum(times) < 4 * SLOW_MS:
+    while len(times) < (1 if is_slow else 5):
         synchronize(device)
         began = time.perf_counter()
         work()

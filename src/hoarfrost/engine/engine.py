@@ -13,7 +13,7 @@ pieces of what they asked for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from typing import Any
 
@@ -31,6 +31,12 @@ from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.target import Target
 from hoarfrost.target.encoding import encode_chat
 from hoarfrost.tree import TreeConfig
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """Refuses what is neither None nor of the kind that the parameter `name` takes."""
+    if value is not None and not isinstance(value, kind):
+        raise InvalidInput(f"{name} is {kind.__name__}(...) or None, not {value!r:.80}.")
 
 
 class Engine:
@@ -74,6 +80,8 @@ class Engine:
         that cannot be found, does not fit together or is not served exactly.
         """
         check_batch_size(max_batch_size)
+        check_type("tree", tree, TreeConfig)
+        check_type("cache", cache, IceConfig)
         target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
             shipped = drafter_of(model)
@@ -174,10 +182,20 @@ class Engine:
         Raises `InvalidInput` for a prompt that cannot be served, before any is decoded. Where decoding one fails, its completion has the
         finish reason `error` and says why; a single prompt raises the error.
         """
+        if isinstance(prompts, Mapping):
+            raise InvalidInput(
+                "Prompts are texts or lists of token ids, not what a tokenizer returns or other mappings; give its input_ids: "
+                'generate([tokenizer("Hi")["input_ids"]]).'
+            )
+        check_type("tree", tree, TreeConfig)
         many: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
         if any(isinstance(prompt, int) for prompt in many):
             raise InvalidInput("A prompt of token ids stands in a list of its own: generate([[1, 2, 3]]), not generate([1, 2, 3]).")
+        if isinstance(params, Mapping) or (params is not None and not isinstance(params, (SamplingParams, Many))):
+            raise InvalidInput(f"params is SamplingParams(...), or a list with one for each prompt, not {params!r:.80}.")
         each = [params or SamplingParams()] * len(many) if params is None or isinstance(params, SamplingParams) else list(params)
+        for one in each:
+            check_type("params", one, SamplingParams)
         if len(each) != len(many):
             raise InvalidInput(f"{len(many)} prompts came with {len(each)} sampling params; give one for all or one for each.")
         with self._turns:
@@ -195,6 +213,8 @@ class Engine:
 
         A stream that is closed, or forgotten, ends its request. Raises what went wrong where decoding fails.
         """
+        check_type("tree", tree, TreeConfig)
+        check_type("params", params, SamplingParams)
         with self._turns:
             request = self._resolve(Request(prompt, params or SamplingParams(), tree))
         return self._stream(request)

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 from rich.table import Table
 
+from hoarfrost.files import append_line
 from hoarfrost.training.objective import AnyQuality, Quality
 
 
@@ -46,8 +47,7 @@ class TrainingLog:
         }
         if quality is not None:
             record["valid"] = quality.record()
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.path, json.dumps(record) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hoarfrost.files import append_line
 from hoarfrost.training.progress import progress_bar
 from hoarfrost.training.responses import Request, Responder, Response, batches_of
 
@@ -52,8 +53,7 @@ class ResponseFile:
             }
             lines.append(json.dumps(record, separators=(",", ":")) + "\n")
             self._kept[request.prompt_ids, request.temperature].append(response)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        append_line(self.path, "".join(lines))
 
 
 def generate_responses(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.files import check_writable, write_json, write_text
+from hoarfrost.files import append_line, check_writable, is_replaceable, write_json, write_text
 
 Record = TypeVar("Record")
 
@@ -44,7 +44,8 @@ class Journal(Generic[Record]):
 
     @classmethod
     def beside(cls, result_path: Path | None, header: Mapping[str, Any], kind: type[Record]) -> tuple[Journal[Record], str | None]:
-        """The journal of the run that will write `result_path`, in the same folder; without one the outcomes stay in memory.
+        """The journal of the run that will write `result_path`, in the same folder; without one, or for a pipe or standard output, the
+        outcomes stay in memory.
 
         It goes on with an older one of the same header, whatever the command, else starts anew. Returns the journal and, if there was an
         older one, a sentence that says what became of it. Raises `InvalidInput` where nothing can be written.
@@ -52,7 +53,10 @@ class Journal(Generic[Record]):
         if result_path is None:
             return cls(), None
         check_writable(result_path)
-        path = result_path.with_name(result_path.name + ".partial.jsonl")
+        if not is_replaceable(result_path):
+            return cls(), None
+        place = result_path.resolve()
+        path = place.with_name(place.name + ".partial.jsonl")
         header = json.loads(json.dumps({key: value for key, value in header.items() if key != "command"}))
         old_header, outcomes = _read(path, kind)
         message = None
@@ -73,8 +77,7 @@ class Journal(Generic[Record]):
     def add(self, outcome: Outcome[Record]) -> None:
         self._outcomes[outcome.set, outcome.prompt_id] = outcome
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(outcome))
+            append_line(self.path, _line(outcome))
 
     def run(self, planned: Iterable[Planned[Record]], on_prompt: Callable[[str], None] | None = None) -> list[Outcome[Record]]:
         """Measures every prompt that is not here yet; `on_prompt` is told the set of each one that is done.

@@ -64,8 +64,8 @@ class Report:
     def to_markdown(self) -> str:
         return "\n".join([*(table.to_markdown() for table in self.tables), *(f"{note}\n" for note in self.notes)])
 
-    def print(self) -> None:
-        console = Console(highlight=False, markup=False)
+    def print(self, *, to_stderr: bool = False) -> None:
+        console = Console(highlight=False, markup=False, stderr=to_stderr)
         for table in self.tables:
             console.print(table.to_rich(console.width))
         for note in self.notes:

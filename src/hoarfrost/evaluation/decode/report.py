@@ -25,7 +25,8 @@ Pair = tuple[float, float]
 def report_speed(result: Result) -> Report:
     """What a user gains, and where a round's time goes."""
     meaning = (
-        "Speed-up is over AR in this run; 95 % is its interval over prompts; differ counts the answers that are not AR's, token for token."
+        "AR is plain decoding; tau counts the tokens of a round, the mean over answers; speed-up is over AR in this run, 95 % its interval "
+        "over prompts; differ counts the answers that are not AR's, token for token."
     )
     return Report([speed_table(result["summary"]), stage_table(result["summary"])], [f"{meaning} {conditions(result)}"])
 
