@@ -14,6 +14,7 @@ import numpy as np
 
 from hoarfrost.engine import Engine
 from hoarfrost.sampling import SamplingParams
+from hoarfrost.tree import TreeConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Responder:
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """Responses in the order of the requests."""
         prompts = [list(request.prompt_ids) for request in requests]
-        completions = self.engine.generate(prompts, [self.params_of(request) for request in requests])
+        params = [self.params_of(request) for request in requests]
+        completions = self.engine.generate(prompts, params, tree=TreeConfig.autoregressive())  # a full batch has no room for guesses
         return [Response(tuple(one.token_ids), one.finish_reason) for one in completions]
 
     def params_of(self, request: Request) -> SamplingParams:
