@@ -113,7 +113,7 @@ def test_what_training_writes_is_taken_as_a_drafter(model_folder: Callable[[str]
     assert code == 0, err
     answers = []
     for options in (("--drafter", selector), ("--drafter", drafter), ("--mode", "ar")):
-        code, out, err = call("run", target, "Hello", "--json", "--max-new-tokens", "12", *options, *FAST)
+        code, out, err = call("run", target, "Hello", "--json", "-", "--max-new-tokens", "12", *options, *FAST)
         assert code == 0, err
         answers.append(json.loads(out)["token_ids"])
     assert answers == [answers[0]] * 3
