@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from torch import Tensor
-from training.training_models import MASK, NUM_LAYERS, TAPS, VOCAB_SIZE, drafter, sequence, target
+from training.training_models import MASK, NUM_LAYERS, VOCAB_SIZE, drafter, sequence, target
 
-from hoarfrost.drafting.network import context_keys_values, run_layer
 from hoarfrost.drafting.vocabulary import offsets_of
 from hoarfrost.training.anchors import pack_blocks
 from hoarfrost.training.data import TrainingSequence
-from hoarfrost.training.features import tapped_features
-from hoarfrost.training.initial import look_back, start_from_target
+from hoarfrost.training.initial import start_from_target
 from hoarfrost.training.vocabulary import GuessedVocabulary, likeliest_tokens
 
 
@@ -61,41 +57,6 @@ def test_norms_that_the_target_lacks_have_the_length_of_what_they_norm() -> None
     for norm, projection in ((ours.q_norm, ours.q_proj), (ours.k_norm, ours.k_proj)):
         channels = projection(inputs).detach().view(len(inputs), -1, norm.weight.shape[0])
         torch.testing.assert_close(norm.weight.detach(), channels.square().mean(dim=(0, 1)).sqrt(), rtol=0.05, atol=0.01)
-
-
-@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(6, 2), (4, 4), (3, 1)])
-def test_the_first_layer_looks_back_by_fixed_distances(num_heads: int, num_kv_heads: int) -> None:
-    frozen = target()
-    with torch.no_grad():
-        frozen.embed.weight.add_(0.5)  # trained embeddings have a part in common, as have hidden states
-    model = drafter(block_size=6, num_attention_heads=num_heads, num_key_value_heads=num_kv_heads, head_dim=32)
-    one = sequence(40, 4)
-    features = tapped_features(frozen, one.token_ids, TAPS)
-    look_back(model, frozen, torch.cat([tapped_features(frozen, sequence(40, 4, seed=seed).token_ids, TAPS) for seed in range(1, 6)]))
-    start, found = 30, {}
-
-    def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        seen = torch.cat((context_keys[:, 0], keys)).repeat_interleave(num_heads // num_kv_heads, dim=1)
-        found["shares"] = (torch.einsum("nhd,thd->hnt", queries, seen) * 32**-0.5).softmax(dim=-1)
-        return queries
-
-    angles, weights = model.angles, model.weights()
-    context = model.context_features(features[:start])
-    context_keys, _ = context_keys_values(model.config, weights, context, angles.tables(torch.arange(start), torch.float32))
-    embeddings = frozen.embed(torch.tensor([one.token_ids[start], *[MASK] * 5]))
-    run_layer(model.config, weights.layers[0], embeddings, angles.tables(torch.arange(start, start + 6), torch.float32), attend)
-    shares = found["shares"]
-    distances = [1 + head % max(num_heads // num_kv_heads, min(4, num_heads)) for head in range(num_heads)]
-    rows = torch.arange(start, start + 6) - torch.tensor(distances)[:, None]
-    assert (shares.argmax(dim=-1) == rows).all()
-    assert shares.gather(2, rows[..., None]).mean() > 0.5
-
-
-def test_values_come_through_as_they_were() -> None:
-    frozen, model = target(), drafter(num_attention_heads=2, num_key_value_heads=2, head_dim=16)  # together as wide as a row
-    look_back(model, frozen, tapped_features(frozen, sequence(20, 4).token_ids, TAPS))
-    attention, rows = model.layers[0].self_attn, torch.randn(3, frozen.hidden_size)
-    torch.testing.assert_close(attention.o_proj(attention.v_proj(rows)), rows, rtol=1e-4, atol=1e-4)
 
 
 def test_what_does_not_fit_keeps_its_random_start() -> None:

@@ -13,8 +13,7 @@ from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.drafting.vocabulary import offsets_of
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks
-from hoarfrost.training.features import tapped_features
-from hoarfrost.training.initial import look_back, start_from_target
+from hoarfrost.training.initial import start_from_target
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
 from hoarfrost.training.objective import Pass, autocast_of, guessing_states
 from hoarfrost.training.optimizers import muon_and_adamw
@@ -23,8 +22,6 @@ from hoarfrost.training.report import TrainingReport
 from hoarfrost.training.settings import DrafterTrainingConfig
 from hoarfrost.training.trainer import run_training
 from hoarfrost.training.vocabulary import GuessedVocabulary, likeliest_tokens
-
-NUM_SEQUENCES_AT_START = 4
 
 
 def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQuality]:
@@ -48,11 +45,8 @@ class DrafterObjective:
             self.model = load_network(settings.start_from, target).float().requires_grad_(True)
 
     def begin(self, data: TrainingData) -> None:
-        """A new drafter's vocabulary is that of the responses, and its first layer gets to know what rows look like."""
+        """A reduced vocabulary is that of the responses, unless it came with the drafter to go on from."""
         config = self.model.config
-        if self.settings.start_from is None:
-            features = [tapped_features(self.target, one.token_ids, config.target_layer_ids) for one in data.train[:NUM_SEQUENCES_AT_START]]
-            look_back(self.model, self.target, torch.cat(features))
         if self.model.d2t is not None and self.settings.start_from is None:
             assert config.draft_vocab_size is not None
             token_ids = likeliest_tokens(data.train, config.draft_vocab_size, config.vocab_size, config.mask_token_id)
