@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.utils._fixes import WeakFileLock
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.model_files import reason
