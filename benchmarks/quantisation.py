@@ -92,6 +92,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    began = describe_run({})  # the code that is measured: a run takes minutes, and the checkout may move on
     held = "auto" if arguments.model.endswith(".gguf") else "int8"
     params = SamplingParams(max_new_tokens=arguments.max_new_tokens)
     prompts = load_sets(arguments.sets.split(","), data_dir=arguments.data_dir, limit=arguments.limit)
@@ -118,7 +119,7 @@ def main() -> None:
             "text": arguments.text.name,
             "num_threads": torch.get_num_threads(),
         }
-        write_json(arguments.json, {**describe_run(settings), "summary": summary})
+        write_json(arguments.json, {**began, "settings": settings, "summary": summary})
 
 
 if __name__ == "__main__":
