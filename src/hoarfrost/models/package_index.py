@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 from urllib.request import Request, url2pathname, urlopen
 
-DEFAULT_INDEX = "https://pypi.org/simple"
+ASK_PIP = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 ACCEPTED = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 TIMEOUT_SECONDS = 20
 
@@ -42,9 +42,17 @@ class PipSettings:
             in_environment = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
             return in_environment or configured.get(f"download.{name}") or configured.get(f"global.{name}") or ""
 
-        urls = (setting("index-url") or DEFAULT_INDEX, *setting("extra-index-url").split())
+        urls = (setting("index-url") or default_index(), *setting("extra-index-url").split())
         without_index = setting("no-index").lower() in ("1", "true", "yes", "on")
-        return cls(tuple(setting("find-links").split()), () if without_index else urls, setting("cert") or None)
+        return cls(tuple(setting("find-links").split()), () if without_index else tuple(filter(None, urls)), setting("cert") or None)
+
+
+def default_index() -> str:
+    """The index that pip takes where it is told of none; empty where the environment has no pip."""
+    try:
+        return subprocess.run([sys.executable, "-c", ASK_PIP], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def pip_configuration() -> dict[str, str]:
