@@ -222,8 +222,8 @@ class TestCommand:
             assert said in outcome.err
 
     def test_help_shows_the_defaults(self, call: Any) -> None:
-        said = call("eval", "retrieval", "--help").out
-        assert "2048,4096,8192" in said
+        said = call("eval", "retrieval", "--help").out.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ")
+        assert "Default: 2048, 4096, 8192." in " ".join(said.split())
 
 
 def test_tables_name_every_task_and_the_means(engine: Engine, data_dir: Path) -> None:
