@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/lanes.hpp"
+#include "base/prefetch.hpp"
 
 namespace hoarfrost {
 
@@ -47,15 +48,6 @@ HOARFROST_INLINE void lay_out(const Rows& rows, size_t first, size_t num_rows, s
     }
 }
 
-// Asks for a cache line that will be read soon. Harmless where it lies behind the end.
-HOARFROST_INLINE void prefetch(const void* address) {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
-}
-
 // sums [num_rows][num_panels * 2 registers] of `num_rows` interleaved rows times `num_panels` panels side by side. Meanwhile as many weights are
 // fetched from `ahead` on (null: none).
 template <size_t num_rows, size_t num_panels, size_t lanes, class Weight>
@@ -68,7 +60,7 @@ HOARFROST_INLINE void multiply_tile(const float* tile, const Weight* panels, siz
     for (size_t i = 0; i < num_inputs; ++i) {
         if (ahead != nullptr && i % inputs_per_line == 0)
             for (size_t line = 0; line < 2 * lanes * sizeof(Weight) * inputs_per_line; line += 64)
-                prefetch(reinterpret_cast<const char*>(ahead + i * 2 * lanes) + line);
+                prefetch_line(reinterpret_cast<const char*>(ahead + i * 2 * lanes) + line);
         L weights[2 * num_panels];
         for (size_t p = 0; p < num_panels; ++p)
             L::load_two(panels + (p * num_inputs + i) * 2 * lanes, weights[2 * p], weights[2 * p + 1]);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/lanes.hpp"
+#include "base/prefetch.hpp"
 #include "base/require.hpp"
 
 #if HOARFROST_X86
@@ -42,14 +43,6 @@ struct Block {
 size_t next_height(size_t num_rows_left) {
     const size_t num_tiles = (num_rows_left + max_tile_rows - 1) / max_tile_rows;
     return (num_rows_left + num_tiles - 1) / num_tiles;
-}
-
-HOARFROST_INLINE void prefetch_line(const void* address) {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
 }
 
 // How instructions multiply codes: four bytes a lane, unsigned or signed (8-bit codes are then kept 128 lower), or for 8-bit codes two, widened

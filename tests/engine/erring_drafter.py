@@ -6,30 +6,20 @@ import random
 from collections.abc import Sequence
 
 import torch
-from reference import ToldDraftState
-from torch import Tensor
+from integrations.knowing_drafter import KnowingDrafter
 
 from hoarfrost.tree import Marginals
 
 
-class ErringDrafter:
+class ErringDrafter(KnowingDrafter):
     """Along the one of `known` (whole sequences, prompt included) that holds the bonus token at its place, the right token comes first with
     probability `p`; else it comes second or third, or is anywhere. Guesses depend on the position alone."""
 
-    name, horizon, taps = "erring", 6, (0, 2)
+    name = "erring"
 
     def __init__(self, vocab_size: int, known: Sequence[Sequence[int]], p: float) -> None:
-        self.vocab_size, self.known, self.p = vocab_size, known, p
-
-    def new_state(self, capacity: int = 256) -> ToldDraftState:
-        return ToldDraftState()
-
-    def extend(self, states: Sequence[ToldDraftState], features: Sequence[Tensor]) -> None:
-        for state, part in zip(states, features, strict=True):
-            state.num_rows += len(part)
-
-    def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals]:
-        return [self._guess(len(state), bonus) for state, bonus in zip(states, bonus_token_ids, strict=True)]
+        super().__init__(vocab_size, known)
+        self.p = p
 
     def _guess(self, position: int, bonus: int) -> Marginals:
         chance = random.Random(f"{position} {bonus}")

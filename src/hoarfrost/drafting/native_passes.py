@@ -16,7 +16,7 @@ from hoarfrost.drafting.network import DFlashModel, Layer, stacked
 from hoarfrost.kernels.decoder import LayerShape, LayerTensors
 from hoarfrost.kernels.drafter import ContextTensors, DraftRows, NativeDraftNetwork
 from hoarfrost.kernels.linear import Weight
-from hoarfrost.kernels.quantized import can_quantize, quantize
+from hoarfrost.kernels.quantized import in_blocks
 
 Hold = Callable[[Tensor], Weight]
 
@@ -60,10 +60,6 @@ def _rows(store: DenseStore, count: int) -> DraftRows:
 
 def as_it_is(weight: Tensor) -> Weight:
     return weight
-
-
-def in_blocks(weight: Tensor) -> Weight:
-    return quantize(weight) if can_quantize(weight) else weight
 
 
 def _context_tensors(model: DFlashModel, layers: Sequence[Layer], hold: Hold) -> ContextTensors:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import MakeProduct, NativeLinear, Product, read_rows
-from hoarfrost.kernels.quantized import can_quantize, quantize
+from hoarfrost.kernels.quantized import in_blocks
 
 
 def offsets_of(token_ids: Tensor) -> Tensor:
@@ -58,4 +58,4 @@ def part_of_head(head: nn.Module, token_ids: Tensor, width: int, dtype: torch.dt
         )
     rows = read_rows(head.matrix, token_ids.tolist())
     bias = head(torch.zeros(1, width, dtype=dtype))[0, token_ids]
-    return NativeLinear(quantize(rows) if head.is_quantized and can_quantize(rows) else rows.to(dtype), bias if bool(bias.any()) else None)
+    return NativeLinear(in_blocks(rows) if head.is_quantized else rows.to(dtype), bias if bool(bias.any()) else None)

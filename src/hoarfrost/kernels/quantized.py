@@ -66,6 +66,11 @@ def can_quantize(weight: Tensor) -> bool:
     return weight.ndim == 2 and weight.shape[1] % NUM_BLOCK_INPUTS == 0
 
 
+def in_blocks(weight: Tensor) -> Tensor | QuantizedWeight:
+    """The float matrix in 8-bit blocks, or as it is where it does not fall into whole ones."""
+    return quantize(weight) if can_quantize(weight) else weight
+
+
 def quantize(weight: Tensor, kind: str = "Q8_0") -> QuantizedWeight:
     """The float matrix `[out, in]` in blocks of `kind`. Raises `InvalidInput` where it does not fall into whole blocks."""
     if not can_quantize(weight):
