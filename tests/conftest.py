@@ -35,6 +35,7 @@ from transformers import (
 from hoarfrost.kernels import instruction_sets, use_instruction_set, use_instruction_set_of_environment
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+torch.set_float32_matmul_precision("highest")  # an environment may ask for TF32, which does not tell near choices apart
 settings.register_profile("hoarfrost", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("hoarfrost")
 
