@@ -41,7 +41,7 @@ def test_budget_of_the_whole_context_decodes_as_the_dense_store(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("index", ["ice", "quest", "dci"])
+@pytest.mark.parametrize("index", ["ice", "quest"])
 def test_trees_and_batches_decode_as_one_by_one_while_nothing_leaves_the_window(
     index: str, device: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
