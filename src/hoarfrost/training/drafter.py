@@ -59,13 +59,13 @@ class DrafterObjective:
             return muon_and_adamw(self.model, muon_lr=settings.muon_learning_rate, adamw_lr=settings.learning_rate)
         return [torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
-    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> Tensor:
         labels, learnt = self.vocabulary.labels(blocks)
-        guesses = guessing_states(self.model, self.target, features, blocks)[learnt]
+        guesses = guessing_states(self.model, self.target, features, blocks).flatten(0, 1)
         with autocast_of(self.target):
-            loss, gradient = loss_and_gradient(guesses.detach(), labels[learnt], weights[learnt], self.vocabulary.logits)
+            loss, gradient = loss_and_gradient(guesses.detach(), labels.flatten(), (weights * learnt).flatten(), self.vocabulary.logits)
         guesses.backward(gradient)  # type: ignore[no-untyped-call]
-        return float(loss)
+        return loss
 
     def judge(self, passes: Iterable[Pass]) -> GuessQuality:
         block_size = self.model.config.block_size

@@ -1,7 +1,7 @@
 """What the drafter reads of the target: the outputs of the tapped decoder layers. `feature_store` keeps them.
 
-The decoder stack is run only as deep as the deepest tap, and one sequence at a time: its features then depend on nothing else, and a
-resumed run repeats them exactly. Rows enough for a CPU: of 350, a layer's products run at the speed of 2,000.
+The decoder stack is run only as deep as the deepest tap. On a CPU one sequence at a time: of 350 rows a layer's products run at the speed
+of 2,000, its features depend on nothing else, and a resumed run repeats them exactly. An accelerator reads a batch at once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,15 +55,23 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
 
 
 @torch.no_grad()
-def tapped_features(target: Target, token_ids: Sequence[int], taps: Sequence[int]) -> Tensor:
-    """Outputs of the decoder layers `taps` side by side, `[T, len(taps) * H]`; layer l's output is transformers' `hidden_states[l + 1]`."""
+def tapped_features(target: Target, sequences: Sequence[Sequence[int]], taps: Sequence[int]) -> list[Tensor]:
+    """Outputs of the decoder layers `taps` side by side, `[T, len(taps) * H]` for each sequence of T tokens; layer l's output is
+    transformers' `hidden_states[l + 1]`.
+
+    Several sequences are padded at their ends, which no causal layer looks at.
+    """
     decoder: Any = target.model.base_model
-    positions = torch.arange(len(token_ids), device=target.device)[None]
-    hidden = decoder.embed_tokens(torch.tensor([list(token_ids)], device=target.device))
+    token_ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+    for row, sequence in zip(token_ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    positions = torch.arange(token_ids.shape[1], device=target.device)[None]
+    hidden = decoder.embed_tokens(torch.from_numpy(token_ids).to(target.device, non_blocking=True))
     rotary = decoder.rotary_emb(hidden, position_ids=positions)
     tapped: dict[int, Tensor] = {}
     for index, layer in enumerate(decoder.layers[: max(taps) + 1]):
         hidden = layer(hidden, attention_mask=None, position_embeddings=rotary, position_ids=positions)
         if index in taps:
-            tapped[index] = hidden[0]
-    return torch.cat([tapped[index] for index in taps], dim=-1)
+            tapped[index] = hidden
+    features = torch.cat([tapped[index] for index in taps], dim=-1)
+    return [features[row, : len(sequence)] for row, sequence in enumerate(sequences)]

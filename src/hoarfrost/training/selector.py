@@ -99,14 +99,14 @@ class SelectorObjective:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return [torch.optim.AdamW(trained, lr=self.settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
-    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> Tensor:
         with torch.no_grad():
             hidden = guessing_states(self.model, self.target, features, blocks)
         choices = self.choices(hidden[blocks.has_label], blocks.labels[blocks.has_label], predecessors(blocks)[blocks.has_label])
         losses = functional.cross_entropy(choices.scores, choices.place, reduction="none")
         loss = (losses * weights[blocks.has_label] * choices.covered).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
     def judge(self, passes: Iterable[Pass]) -> SelectorQuality:
         block_size = self.model.config.block_size
