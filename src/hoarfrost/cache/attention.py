@@ -40,7 +40,7 @@ def attend_all(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> T
     num_heads, num_rows, head_dim = queries.shape
     packed = pack_heads(queries, keys.shape[0])
     out = functional.scaled_dot_product_attention(packed[None], keys[None], values[None], scale=scale)
-    return out.view(num_heads, num_rows, head_dim).transpose(0, 1)
+    return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1)  # of several kernels, some write it the other way round
 
 
 def attend_causal(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
@@ -65,7 +65,7 @@ def _attend_tail_scores(queries: Tensor, keys: Tensor, values: Tensor, hidden: T
     tail = scores.view(num_heads, num_rows, num_keys)[:, :, num_keys - num_rows :]
     tail.masked_fill_(hidden, float("-inf"))
     out = torch.matmul(torch.softmax(scores, dim=-1), values)
-    return out.view(num_heads, num_rows, head_dim).transpose(0, 1)
+    return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1)  # of several kernels, some write it the other way round
 
 
 def _attend_tail_merged(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float) -> Tensor:

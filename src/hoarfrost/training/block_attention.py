@@ -122,10 +122,11 @@ def one_group(blocks: PackedBlocks, device: torch.device) -> Group:
 
 
 def padded_places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where the items of runs of `counts [S]` items stand, one run a row, `[S, max]`, and which places are owned; the others point to 0."""
+    """Where the items of runs of `counts [S]` items stand, one run a row, `[S, max]`, and which places are owned; the others point to any
+    item, but not all to one, whose gradient would then be added up place by place."""
     offsets = np.arange(counts.max())
     owned = offsets < counts[:, None]
-    return np.where(owned, (np.cumsum(counts) - counts)[:, None] + offsets, 0), owned
+    return np.where(owned, (np.cumsum(counts) - counts)[:, None] + offsets, offsets), owned
 
 
 def upload(values: NDArray[np.int64], device: torch.device) -> Tensor:
