@@ -92,7 +92,9 @@ class Rows:
         self.tokens, self.lengths, self.counts = (torch.zeros(num_rows, dtype=torch.int64, device=self.device) for _ in range(3))
         self.temperatures = torch.zeros(num_rows, device=self.device)
         self.active = torch.zeros(num_rows, dtype=torch.bool, device=self.device)
-        self.answers = torch.zeros(num_rows, max_new_tokens + 1, dtype=torch.int64, device=self.device)  # the last place is for rows at rest
+        self.answers = torch.zeros(
+            num_rows, max_new_tokens + 1, dtype=torch.int64, device=self.device
+        )  # the last place is for rows at rest
         self.questions: list[Question | None] = [None] * num_rows
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 

@@ -33,7 +33,7 @@ from hoarfrost.model_files import HARMLESS_TENSORS, listed, open_safetensors, qu
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EMBEDDING = "embed_tokens.weight"
 BORROWED = {EMBEDDING, "lm_head.weight"}
-FLOATS = ("F32", "BF16", "F16")
+FLOATS = ("F32", "BF16", "F16", "F8_E4M3")  # whatever a file keeps, the model is in its target's type
 RUN_RESULT, RUN_RECORD = "drafter", "settings.json"  # of `hoarfrost.training`
 
 
