@@ -2,7 +2,7 @@
 
     from hoarfrost import Engine, SamplingParams, TreeConfig
 
-    engine = Engine.load("tiny")
+    engine = Engine.load("smollm2")
     for piece in engine.stream(engine.chat("What is 6 times 7?"), SamplingParams(max_new_tokens=64)):
         print(piece.text, end="", flush=True)
 

@@ -26,7 +26,7 @@ from hoarfrost.cli import doctor, progress, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
-from hoarfrost.models import SHIPPED, NotFetched
+from hoarfrost.models import SHIPPED
 from hoarfrost.training.settings import DrafterTrainingConfig
 
 
@@ -365,24 +365,7 @@ class TestDemo:
         assert "In « »: what the tree guessed right" in out
         assert re.search("«[a-z]{3}»[a-z]«[a-z]{3}»", out)
 
-    def test_falls_back_to_the_package_where_the_model_cannot_be_had(
-        self, call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[str] = []
-
-        def load(model: str, **_: Any) -> FakeEngine:
-            asked.append(model)
-            if model == "smollm2":
-                raise NotFetched("smollm2 cannot be fetched: no network.")
-            return engine
-
-        monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
-        outcome = call("demo")
-        assert (outcome.code, asked) == (0, ["smollm2", "tiny"])
-        assert "no network" in outcome.out
-        assert "So here is tiny" in outcome.out
-
-    def test_other_models_that_cannot_be_loaded_are_refused(self, call: Any, engine: FakeEngine) -> None:
+    def test_a_model_that_cannot_be_loaded_is_refused(self, call: Any, engine: FakeEngine) -> None:
         assert_refused(call("demo", "unknown"), "No model 'unknown'.")
 
     def test_interrupted(self, call: Any, engine: FakeEngine) -> None:

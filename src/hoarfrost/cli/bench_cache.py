@@ -16,7 +16,7 @@ SETTINGS = "hoarfrost.evaluation.caches.speed:SpeedSettings"
 
 
 def cache(
-    model: Annotated[str | None, typer.Argument(help="A folder, a Hugging Face hub id or `tiny`; leave it out with --shape.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id or `smollm2`; leave it out with --shape.")] = None,
     shape: Annotated[str | None, typer.Option(help="Random weights in this shape instead of a model: qwen3-0.6b, qwen3-8b.")] = None,
     layers: Annotated[int, typer.Option(help="How many layers of that shape.")] = 4,
     contexts: Annotated[str | None, typer.Option(help="Rows that are there already, separated by commas.")] = None,

@@ -30,9 +30,7 @@ COMMANDS = ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot"
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
-Model = Annotated[
-    str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")
-]
+Model = Annotated[str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or the alias `smollm2`.")]
 Drafter = Annotated[
     str, typer.Option(help="Folder or hub id of a DFlash drafter; `auto`: the shipped one, if any; `none`: decode without.")
 ]

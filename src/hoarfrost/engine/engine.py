@@ -72,7 +72,7 @@ class Engine:
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
     ) -> Engine:
-        """Loads `model` (a folder, a GGUF file, a hub id or an alias: `tiny`, `smollm2`) and its drafter.
+        """Loads `model` (a folder, a GGUF file, a hub id or the alias `smollm2`) and its drafter.
 
         `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
         decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in 8-bit blocks, "float"
