@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from command import Outcome, call_command
 from fake_engine import FakeEngine
 
 import hoarfrost
-from hoarfrost.cli import doctor, progress, train
+from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
 from hoarfrost.errors import InvalidInput
@@ -506,16 +505,6 @@ class TestHelp:
         said = call("--help").out
         places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")]
         assert places == sorted(places)
-
-
-def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.01)
-    with progress.prompt_progress(4) as on_prompt:
-        on_prompt("gsm8k")
-        deadline = time.monotonic() + 30
-        while "1 of 4 prompts done after" not in (said := capsys.readouterr().err) and time.monotonic() < deadline:
-            time.sleep(0.02)
-    assert "1 of 4 prompts done after" in said
 
 
 def test_a_terminal_is_told_at_once_what_is_loaded(call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

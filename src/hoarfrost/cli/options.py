@@ -61,10 +61,12 @@ def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str,
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
+    from hoarfrost.progress import regular_lines
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     chosen = None if drafter == "none" else drafter
-    return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache))
+    with regular_lines(lambda: f"Loading {model}"):
+        return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache))
 
 
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:

