@@ -150,7 +150,7 @@ def run(train: Callable[[Any], Any], settings: Any, title: str) -> None:
     from hoarfrost.training import summary_table
 
     try:
-        with regular_lines(lambda: f"Preparing to train for {settings.target}, or to finish"):
+        with regular_lines(lambda: f"Training for {settings.target}"):
             report = train(settings)
     except KeyboardInterrupt:
         typer.echo("Interrupted; the same command with --resume goes on from the last checkpoint.", err=True)

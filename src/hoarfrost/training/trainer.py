@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hoarfrost.drafting import save_drafter
-from hoarfrost.drafting.checkpoint import RUN_RECORD, RUN_RESULT
+from hoarfrost.drafting.opening import RUN_RECORD, RUN_RESULT
 from hoarfrost.errors import InvalidInput
 from hoarfrost.progress import progress_bar
 from hoarfrost.target import Target
