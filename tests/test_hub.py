@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from hoarfrost import hub as hub_module
 from hoarfrost.drafting import load_drafter
 from hoarfrost.engine import Engine
 from hoarfrost.errors import InvalidInput
+from hoarfrost.evaluation.prompts.sets import load_prompts
 from hoarfrost.models import SHIPPED
 from hoarfrost.target import Target
 
@@ -69,6 +72,17 @@ def test_a_hub_out_of_reach_is_one_sentence_in_seconds(
     assert time.monotonic() - began < 15
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
     assert "the Hugging Face hub cannot be reached (Connection refused), and its cache on this machine does not have it" in outcome.err
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_prompt_sets_of_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def retry(*_: Any, **__: Any) -> None:
+        raise AssertionError("the library's own retries would begin")
+
+    monkeypatch.delenv("HOARFROST_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=retry))
+    with pytest.raises(InvalidInput, match=r"could not be read: the Hugging Face hub cannot be reached .*; set HOARFROST_DATA"):
+        load_prompts("gsm8k")
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -159,8 +173,8 @@ class TestNothingIsLoadedInVain:
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
-        (404, "RepoNotFound", "the hub has no model of that name"),
-        (401, "RepoNotFound", "the hub has no model of that name"),
+        (404, "RepoNotFound", "the hub has nothing of that name"),
+        (401, "RepoNotFound", "the hub has nothing of that name"),
         (403, "GatedRepo", "to those who accepted its terms"),
         (404, "RevisionNotFound", "no such revision"),
         (500, "Broken", "HTTP status 500"),

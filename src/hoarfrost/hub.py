@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -82,12 +82,14 @@ def find_checkpoint(repo_id: str, descriptions: Sequence[str], revision: str | N
     return Checkpoint(repo_id, download(repo_id, revision, descriptions), is_on_hub=True)
 
 
-def ask(repo_id: str, revision: str | None = None) -> ModelInfo:
+def ask(repo_id: str, revision: str | None = None, *, repo_type: str = "model") -> ModelInfo | DatasetInfo:
     """What the hub knows of a repository. Raises `HubRefusal`."""
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("the Hugging Face hub is not asked in offline mode (HF_HUB_OFFLINE)")
     with refusals():
-        return patiently(lambda: HfApi().model_info(repo_id, revision=revision, timeout=ANSWER_SECONDS))
+        found = patiently(lambda: HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=ANSWER_SECONDS))
+        assert isinstance(found, (ModelInfo, DatasetInfo))
+        return found
 
 
 def download(repo_id: str, revision: str | None, names: Sequence[str]) -> Path:
@@ -131,7 +133,7 @@ def refusals() -> Iterator[None]:
     except GatedRepoError:
         raise HubRefusal("the Hugging Face hub gives it to those who accepted its terms there and logged in (`hf auth login`)") from None
     except RepositoryNotFoundError:
-        raise HubRefusal("the Hugging Face hub has no model of that name (a private one needs a login, `hf auth login`)") from None
+        raise HubRefusal("the Hugging Face hub has nothing of that name (what is private needs a login, `hf auth login`)") from None
     except RevisionNotFoundError:
         raise HubRefusal("the Hugging Face hub has no such revision of it") from None
     except HfHubHTTPError as error:
