@@ -476,7 +476,7 @@ class TestTrain:
 
 class TestHelp:
     COMMANDS = (
-        *((verb,) for verb in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")),
+        *((verb,) for verb in ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")),
         *(("bench", verb) for verb in ("decode", "report", "cache", "index")),
         *(("eval", verb) for verb in ("retrieval", "longbench", "loss", "report")),
         ("inspect", "cache"),
@@ -503,7 +503,7 @@ class TestHelp:
 
     def test_commands_stand_in_the_order_of_need(self, call: Any) -> None:
         said = call("--help").out
-        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")]
+        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")]
         assert places == sorted(places)
 
 

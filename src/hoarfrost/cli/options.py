@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-COMMANDS = ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")
+COMMANDS = ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
