@@ -11,44 +11,20 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command import Outcome, call_command
+from command import Outcome
 from fake_engine import FakeEngine
 
 import hoarfrost
 from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
-from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED, NotFetched
 from hoarfrost.training.settings import DrafterTrainingConfig
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the command with these arguments in this process."""
-
-    return partial(call_command, monkeypatch, capsys)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """The engine that every verb gets; `loaded_with` keeps what it was loaded with."""
-    fake = FakeEngine()
-
-    def load(model: str, **options: Any) -> FakeEngine:
-        if model == "unknown":
-            raise InvalidInput("No model 'unknown'.")
-        fake.loaded_with = {"model": model, **options}  # type: ignore[attr-defined]
-        return fake
-
-    monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
-    return fake
 
 
 def assert_refused(outcome: Outcome, *said: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, given, load_engine, shows_defaults_of
-from hoarfrost.cli.run import encode_prompt, read_prompt
+from hoarfrost.cli.prompts import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
