@@ -155,7 +155,7 @@ class TestRun:
         [
             (["unknown", "Hi"], "No model 'unknown'"),
             (["tiny"], "Give a prompt"),
-            (["tiny", "Hi", "--kv-budget", "20"], "A budget of 20 rows does not hold"),
+            (["tiny", "Hi", "--kv-budget", "20"], "A budget of 20 rows (--kv-budget) is too small; give at least 48"),
             (["tiny", "--prompt-file", "no/such/file.txt"], "no/such/file.txt cannot be read"),
             (["tiny", "Hi", "--temperature", "nan"], "nan"),
             (["tiny", "Hi", "--temperature", "-1"], "-1"),
@@ -164,6 +164,7 @@ class TestRun:
             (["tiny", "Hi", "--tree-budget", "-1"], "-1"),
             (["tiny", "Hi", "--mode", "trie"], "Unknown mode 'trie'"),
             (["tiny", "Hi", "--mode", "ar", "--tree-budget", "8"], "does not go with --mode ar"),
+            (["tiny", "Hi", "--mode", "chain", "--drafter", "none"], "--drafter none takes none"),
             (["tiny", "Hi", "--system", "Be brief.", "--no-chat"], "--system needs the chat template"),
             (["tiny", "Hi", "--max-new-tokens", "0"], "0"),
             (["tiny", "Hi", "--max-new-tokens", "many"], "--max-new-tokens"),

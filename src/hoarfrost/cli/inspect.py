@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, given, load_engine, shows_defaults_of
+from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, ice_config, load_engine, shows_defaults_of
 from hoarfrost.cli.prompts import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
@@ -42,12 +42,11 @@ def cache(
 
     mass: share of the attention to earlier rows that the rows read would get, in %; best: what as many rows could get.
     """
-    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.cli.measuring import deliver
     from hoarfrost.evaluation.caches.inspection import closing_length, inspect_prompt, make_result
     from hoarfrost.files import check_writable
 
-    config = IceConfig(**given(budget=kv_budget))
+    config = ice_config(kv_budget)
     if json_file is not None:
         check_writable(json_file)
     text = read_prompt(question, prompt_file)

@@ -90,6 +90,16 @@ def load_engine(
         return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache, revision=revision))
 
 
+def ice_config(budget: int | None) -> IceConfig:
+    """The cache of `--kv-budget`, whose sinks and window a command leaves as they are."""
+    from hoarfrost.cache.ice_config import IceConfig
+
+    least = IceConfig().least_budget
+    if budget is not None and budget < least:
+        raise InvalidInput(f"A budget of {budget} rows (--kv-budget) is too small; give at least {least}.")
+    return IceConfig(**given(budget=budget))
+
+
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:
     """Splits `16,32` into values of `kind`."""
     try:

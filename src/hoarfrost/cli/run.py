@@ -27,6 +27,7 @@ from hoarfrost.cli.options import (
     Weights,
     choose_tree,
     given,
+    ice_config,
     load_engine,
     prepare,
     shows_defaults_of,
@@ -92,7 +93,6 @@ def run(
     """
     prepare(threads, offline)
 
-    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.files import check_writable
     from hoarfrost.sampling import SamplingParams
 
@@ -113,13 +113,17 @@ def run(
             stop=tuple(map(unescape, stop)) if stop else None,
         )
     )
+    if mode == "chain" and drafter == "none":
+        raise InvalidInput("--mode chain needs a drafter, and --drafter none takes none; leave one of them out.")
     if samples < 1:
         raise InvalidInput(f"--samples {samples} is no number of answers; give at least 1.")
     if samples > 1 and params.temperature == 0:
         raise InvalidInput(f"All {samples} samples would be the same at temperature 0; give --temperature as well.")
     tree = choose_tree(mode, tree_budget)
-    cache = None if kv_budget is None else IceConfig(budget=kv_budget)
+    cache = None if kv_budget is None else ice_config(kv_budget)
     engine = load_engine(model, drafter, dtype, device, weights, cache, revision)
+    if mode == "chain" and engine.drafter is None:
+        raise InvalidInput(f"--mode chain needs a drafter and {model} is decoded without; name one (--drafter), or leave --mode out.")
     if temperature is None:
         tell_of_own_settings(engine)
     encoded = [encode_prompt(engine, text, system, chat, thinking=thinking) for text in texts]

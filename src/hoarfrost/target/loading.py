@@ -45,6 +45,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidInput(f"Device {name!r} cannot be used here ({str(error).splitlines()[0]}); try 'cpu' or 'auto'.") from None
+    if device.type == "meta":
+        raise InvalidInput("Device 'meta' holds no numbers, so nothing can be decoded there; try 'cpu' or 'auto'.")
     return device
 
 
