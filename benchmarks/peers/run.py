@@ -22,7 +22,7 @@ from comparison import TIMEOUT_SECONDS, Comparison
 from peers import BUILD, GGUF_WORKERS, HOARFROST, PEERS, Peer, PeerFailure, worker_command
 from worker_process import WorkerProcess
 
-from hoarfrost.cli.progress import prompt_progress
+from hoarfrost.cli.measuring import prompt_progress
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.common.journal import Journal, make_result
 from hoarfrost.evaluation.common.machine import describe_run

@@ -233,10 +233,10 @@ def test_end_tokens_that_make_no_sense_are_refused(value: Any, folder: Path) -> 
 def test_an_alias_means_the_shipped_model_whatever_lies_around(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "tiny").mkdir()
     monkeypatch.chdir(folder)
-    assert locate("tiny") == str(SHIPPED["tiny"].target)
-    assert load_config("tiny").model_type
+    assert locate("tiny").path == SHIPPED["tiny"].target
+    assert load_config(locate("tiny")).model_type
     with pytest.raises(InvalidInput, match=r"holds no config\.json"):
-        load_config("./tiny")
+        load_config(locate("./tiny"))
 
 
 RAISING = (
@@ -350,4 +350,4 @@ def test_a_tokenizer_without_words_is_refused(folder: Path) -> None:
     content["model"]["vocab"] = {}
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(InvalidInput, match="without words"):
-        load_tokenizer(str(folder))
+        load_tokenizer(locate(str(folder)))

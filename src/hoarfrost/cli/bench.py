@@ -55,7 +55,7 @@ def decode(
 
     The modes alternate prompt by prompt. Answers end where they start to repeat themselves. With --json a run that was cut off goes on.
     """
-    from hoarfrost.cli.progress import measure
+    from hoarfrost.cli.measuring import measure
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
     from hoarfrost.evaluation.decode.report import report_speed
     from hoarfrost.evaluation.prompts.sets import load_sets

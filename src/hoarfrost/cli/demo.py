@@ -116,7 +116,7 @@ def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
 
 def compare(console: Console, engine: Engine, prompts: Sequence[Prompt]) -> None:
     """Measures the modes on all prompts, in turns, and prints the table."""
-    from hoarfrost.cli.progress import prompt_progress
+    from hoarfrost.cli.measuring import prompt_progress
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
     from hoarfrost.evaluation.decode.report import mode_table, report_speed, speedup_by_set
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.drafting import Drafter, load_drafter
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.output import Completion, Piece
 from hoarfrost.engine.request import Prompt, Request, encode_prompt, fit_to_context
@@ -68,25 +69,30 @@ class Engine:
         dtype: str = "auto",
         device: str = "auto",
         weights: str = "auto",
+        revision: str | None = None,
         tree: TreeConfig | None = None,
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
     ) -> Engine:
         """Loads `model` (a folder, a GGUF file, a hub id or the alias `smollm2`) and its drafter.
 
-        `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
-        decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in 8-bit blocks, "float"
-        in `dtype`. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
-        that cannot be found, does not fit together or is not served exactly.
+        `drafter` is a folder or hub id of a DFlash checkpoint, or an alias that has one; `"auto"` takes that of the model's alias and none
+        elsewhere; `None` decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in
+        8-bit blocks, "float" in `dtype`. `revision` is a branch, tag or commit of a model on the hub. `cache` lets decoding attend to few
+        rows of a long context; `None`: to all. Raises `InvalidInput` for anything that cannot be found, does not fit together (both before
+        the model's weights are read) or is not served exactly.
         """
         check_batch_size(max_batch_size)
         check_type("tree", tree, TreeConfig)
         check_type("cache", cache, IceConfig)
-        target = Target.load(model, dtype=dtype, device=device, weights=weights)
         if drafter == "auto":
             shipped = drafter_of(model)
             drafter = None if shipped is None else str(shipped)
-        return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)
+        opened = open_drafter(drafter) if drafter else None
+        target = Target.load(
+            model, dtype=dtype, device=device, weights=weights, revision=revision, check=None if opened is None else opened.check_fit
+        )
+        return cls(target, load_drafter(opened, target) if opened else None, tree, max_batch_size, cache)
 
     @property
     def max_batch_size(self) -> int:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from hoarfrost.drafting import DFlashModel
 from hoarfrost.drafting.checkpoint import load_network
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.drafting.vocabulary import offsets_of
 from hoarfrost.target import Target
+from hoarfrost.target.description import describe
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.initial import start_from_target
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
@@ -26,6 +28,8 @@ from hoarfrost.training.vocabulary import GuessedVocabulary, likeliest_tokens
 
 def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQuality]:
     """Generates responses, trains, validates and writes the drafter. Raises `InvalidInput` for what cannot be trained."""
+    if settings.start_from is not None:
+        open_drafter(settings.start_from).check_fit(describe(settings.target))
     return run_training(settings, partial(DrafterObjective, settings))
 
 

@@ -16,17 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.target import Target
-from hoarfrost.target.gguf import find_gguf, open_gguf
-from hoarfrost.target.loading import (
-    check_supported,
-    load_config,
-    load_tokenizer,
-    load_weights,
-    locate,
-    pick_device,
-    pick_dtype,
-    use_fused_norms,
-)
+from hoarfrost.target.description import describe
+from hoarfrost.target.loading import load_weights, pick_device, pick_dtype, use_fused_norms
 
 
 def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
@@ -38,21 +29,15 @@ def load_frozen_target(name: str, *, dtype: str, device: str) -> Target:
     chosen = pick_dtype(dtype, place)
     if chosen == torch.float16:
         raise InvalidInput("A drafter cannot be trained with a float16 target, whose gradients vanish; use dtype 'bfloat16' or 'float32'.")
+    described = describe(name)
     model: Any
-    found = locate(name)
-    path = find_gguf(found)
-    if path is not None:
-        source = open_gguf(path)
-        check_supported(source.config, name)
-        tokenizer = source.tokenizer()
-        model = source.load(chosen, place, keep_blocks=False, attention="sdpa")
-        use_fused_norms(model)
-        return Target(model, tokenizer, name)
-    config = load_config(found)
-    model = load_weights(found, config, chosen, "sdpa")
-    model = model.eval().requires_grad_(False).to(place)
+    if described.gguf is not None:
+        model = described.gguf.load(chosen, place, keep_blocks=False, attention="sdpa")
+    else:
+        model = load_weights(described.source, described.config, chosen, "sdpa")
+        model = model.eval().requires_grad_(False).to(place)
     use_fused_norms(model)
-    return Target(model, load_tokenizer(found), name)
+    return Target(model, described.load_tokenizer(), name)
 
 
 @torch.no_grad()

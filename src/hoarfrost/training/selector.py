@@ -22,10 +22,12 @@ from torch.nn import functional
 
 from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.drafting.network import DFlashModel, new_selector
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.drafting.selector import candidate_log_probs, transition_scores
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import plain_product
 from hoarfrost.target import Target
+from hoarfrost.target.description import describe
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, percentages, row_chunks
 from hoarfrost.training.objective import Pass, autocast_of, guessing_states
@@ -39,6 +41,7 @@ from hoarfrost.tree.marginals import top_rows
 
 def train_selector(settings: SelectorTrainingConfig) -> TrainingReport[SelectorQuality]:
     """Generates responses, trains, validates and writes the drafter with its selector. Raises `InvalidInput` for what cannot be trained."""
+    open_drafter(settings.drafter).check_fit(describe(settings.target))
     return run_training(settings, partial(SelectorObjective, settings))
 
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from hoarfrost.drafting import save_drafter
-from hoarfrost.drafting.checkpoint import RUN_RECORD, RUN_RESULT
+from hoarfrost.drafting.opening import RUN_RECORD, RUN_RESULT
 from hoarfrost.errors import InvalidInput
+from hoarfrost.progress import progress_bar
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks, draw_anchors, pack_blocks
 from hoarfrost.training.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
@@ -34,7 +35,6 @@ from hoarfrost.training.loss import gamma_for, slot_weights
 from hoarfrost.training.objective import AnyQuality, Objective, Pass
 from hoarfrost.training.optimizers import cosine_with_warmup
 from hoarfrost.training.preparation import TrainingData, choose_prompts, prepare_data
-from hoarfrost.training.progress import progress_bar
 from hoarfrost.training.report import TrainingLog, TrainingReport, draw_curve
 from hoarfrost.training.settings import TrainingConfig
 
@@ -120,7 +120,7 @@ class Trainer(Generic[AnyQuality]):
             self.step, self.seconds = state["step"], state["seconds"]
         log = TrainingLog(self.settings.out / "log.jsonl", first_step=self.step)
         quality, note = None, ""
-        with progress_bar("training", total=self.num_steps, completed=self.step) as advance:
+        with progress_bar("training steps", total=self.num_steps, completed=self.step) as advance:
             while not self.is_finished:
                 began = time.perf_counter()
                 loss = self.train_step()
