@@ -82,10 +82,10 @@ class Scheduler:
         decoding = [sequence for sequence in self.running.values() if not sequence.is_reading]
         chunks = self._next_chunks(chunk_rows) if len(decoding) < len(self.running) else []
         clock.lap("host")
-        parts, promise = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else ([], None)
+        parts = guesser.guess(decoding, sum([part.num_rows for part in chunks]), clock) if decoding else []
         parts.extend(chunks)
         drafts = guesser.drafter is not None and any(part.sequence.draft_state is not None for part in parts)
-        return Plan(parts, guesser.drafter.taps if guesser.drafter is not None and drafts else (), promise)
+        return Plan(parts, guesser.drafter.taps if guesser.drafter is not None and drafts else ())
 
     def _next_chunks(self, chunk_rows: int) -> list[Part]:
         """The next chunks, of so many rows, of the prompts that are being read, in the order of admission."""
@@ -99,6 +99,6 @@ class Scheduler:
             if len(chunk) > room:
                 break
             is_last = start + len(chunk) == len(sequence.prompt_ids)
-            parts.append(Part(sequence, DraftTree.single(chunk[-1]) if is_last else None, chunk))
+            parts.append(Part(sequence, DraftTree.single(chunk[-1]) if is_last else None, chunk=chunk))
             room -= len(chunk)
         return parts

@@ -56,16 +56,17 @@ class Statistics:
 
 
 class StageClock:
-    """Splits the time of a round: `lap(stage)` books what has passed since the last lap, `lap_apart` without counting it in `total`."""
+    """Splits the time of a round: `lap(stage)` books what has passed since the last lap, `lap_apart` also in `apart`, which `total` leaves
+    out."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._apart = 0.0
+        self.apart = 0.0
         self._last = time.perf_counter()
 
     @property
     def total(self) -> float:
-        return sum(self.seconds.values()) - self._apart
+        return sum(self.seconds.values()) - self.apart
 
     def lap(self, stage: str) -> float:
         now = time.perf_counter()
@@ -75,4 +76,4 @@ class StageClock:
         return passed
 
     def lap_apart(self, stage: str) -> None:
-        self._apart += self.lap(stage)
+        self.apart += self.lap(stage)
