@@ -20,7 +20,6 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from hoarfrost.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hoarfrost.cache.ice_config import IceConfig
     from hoarfrost.engine import Engine
     from hoarfrost.tree import TreeConfig
 
@@ -56,15 +55,16 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, cache: IceConfig | None = None) -> Engine:
-    """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
+def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, **options: Any) -> Engine:
+    """Loads the models with nothing but warnings that matter on stderr; `options` are further ones of `Engine.load`, if not None. Raises
+    `InvalidInput` for what cannot be loaded."""
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     chosen = None if drafter == "none" else drafter
-    return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache))
+    return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(**options))
 
 
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:

@@ -185,7 +185,7 @@ def run(
         )
     )
     tree = choose_tree(mode, tree_budget)
-    engine = load_engine(model, drafter, dtype, device, weights, None if kv_budget is None else IceConfig(budget=kv_budget))
+    engine = load_engine(model, drafter, dtype, device, weights, cache=None if kv_budget is None else IceConfig(budget=kv_budget))
     transcript = Transcript()
     echo = json_file is None or not is_standard_output(json_file)
     finished = transcript.take(engine.stream(encode_prompt(engine, text, system, chat), params, tree=tree), echo=echo)

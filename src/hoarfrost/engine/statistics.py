@@ -14,6 +14,7 @@ tokens; walking and learning; planning, committing and handing out."""
 class Statistics:
     """Counts and times of one prompt.
 
+    `num_cached_tokens` of the prompt were read before, and their keys and values copied.
     `decode_seconds` covers the rounds behind the first token: reading the prompt (by the drafter too) and the first token are in
     `prefill_seconds`. A round that reads prompts while others decode counts among their `decode_seconds` as a whole, and each prompt's
     `prefill_seconds` as far as its rows go. In a batch the times are those of the rounds that the prompt took part in, shared with its
@@ -22,6 +23,7 @@ class Statistics:
     """
 
     num_prompt_tokens: int
+    num_cached_tokens: int = 0
     num_tokens: int = 0
     num_rounds: int = 0
     prefill_seconds: float = 0.0
