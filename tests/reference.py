@@ -57,7 +57,7 @@ class RandomDrafter:
     transitions between five candidates a depth.
     """
 
-    name, horizon, taps = "random", 6, (0, 2)
+    name, horizon, taps, row_bytes = "random", 6, (0, 2), 0
 
     def __init__(self, target: Target, told: list[int] | None, conditional: bool) -> None:
         self.vocab_size, self.device = target.vocab_size, target.device

@@ -23,7 +23,7 @@ import hoarfrost
 from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
-from hoarfrost.models import SHIPPED, NotFetched
+from hoarfrost.models import SHIPPED
 from hoarfrost.training.settings import DrafterTrainingConfig
 
 

@@ -17,7 +17,7 @@ from reference import random_drafter
 from transformers import AutoModelForCausalLM
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.engine import costs, guessing, scheduler
+from hoarfrost.engine import scheduler
 from hoarfrost.errors import InvalidInput
 
 PROMPTS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77], list(range(60, 100)), [5, 5, 5, 5, 5]]
@@ -150,18 +150,6 @@ def test_mixed_params_and_refill_do_not_touch_each_other(device: str, model_fold
     alone = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt, params in zip(PROMPTS, each, strict=True)]
     together = engine.generate(PROMPTS, each, tree=TreeConfig(budget=12))
     assert [completion.token_ids for completion in together] == alone
-
-
-def test_a_batch_of_more_rows_than_were_measured_decodes_plainly(
-    model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(costs, "ROWS", (1, 2))
-    monkeypatch.setattr(guessing, "load_costs", costs.measure)
-    engine = load(model_folder("qwen3"))
-    expected = tokens_of(engine, PROMPTS, SETTINGS[0], TreeConfig.autoregressive())
-    engine.guesser.prepare(TreeConfig())  # asks the drafter, to time it
-    monkeypatch.setattr(engine.drafter, "propose", lambda *_: pytest.fail("asked the drafter for what nobody has room to verify"))
-    assert tokens_of(engine, PROMPTS, SETTINGS[0], TreeConfig()) == expected
 
 
 @pytest.mark.parametrize("device", DEVICES)

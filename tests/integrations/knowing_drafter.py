@@ -15,7 +15,7 @@ class KnowingDrafter:
     """Guesses, on `device`, along every one of `known` (whole sequences, prompt included) that holds the bonus token at its position; at
     every fifth position it guesses at random."""
 
-    name, horizon, taps = "knowing", 6, (0, 2)
+    name, horizon, taps, row_bytes = "knowing", 6, (0, 2), 0
 
     def __init__(self, vocab_size: int, known: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> None:
         self.vocab_size, self.known, self.device = vocab_size, known, device

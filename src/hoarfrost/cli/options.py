@@ -72,10 +72,9 @@ def prepare(threads: int | None, offline: bool) -> None:
             sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
-def load_engine(
-    model: str, drafter: str, dtype: str, device: str, weights: str, cache: IceConfig | None = None, revision: str | None = None
-) -> Engine:
-    """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
+def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, **options: Any) -> Engine:
+    """Loads the models with nothing but warnings that matter on stderr; `options` are further ones of `Engine.load`, if not None. Raises
+    `InvalidInput` for what cannot be loaded."""
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
@@ -84,7 +83,7 @@ def load_engine(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     chosen = None if drafter == "none" else drafter
     with regular_lines(lambda: f"Loading {model}"):
-        return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache, revision=revision))
+        return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(**options))
 
 
 def ice_config(budget: int | None) -> IceConfig:

@@ -121,7 +121,7 @@ def run(
         raise InvalidInput(f"All {samples} samples would be the same at temperature 0; give --temperature as well.")
     tree = choose_tree(mode, tree_budget)
     cache = None if kv_budget is None else ice_config(kv_budget)
-    engine = load_engine(model, drafter, dtype, device, weights, cache, revision)
+    engine = load_engine(model, drafter, dtype, device, weights, cache=cache, revision=revision)
     if mode == "chain" and engine.drafter is None:
         raise InvalidInput(f"--mode chain needs a drafter and {model} is decoded without; name one (--drafter), or leave --mode out.")
     if temperature is None:
