@@ -101,7 +101,7 @@ class Guesser:
         promise = None
         for config, group in groups_of(sequences):
             guessed, promise = self._guess_safely(group, config, num_other_rows + sum([part.num_rows for part in parts]), clock)
-            parts.extend(guessed)
+            parts.extend(map(within_reach, guessed))
         return parts, promise
 
     def _guess_safely(
@@ -309,6 +309,12 @@ def groups_of(sequences: Many[Sequence]) -> list[tuple[TreeConfig, list[Sequence
     for sequence in sequences:
         groups.setdefault(PLAIN if sequence.distrusts_guesses else sequence.tree, []).append(sequence)
     return sorted(groups.items(), key=lambda group: group[0].budget == "auto")
+
+
+def within_reach(part: Part) -> Part:
+    """The part without rows that the sequence's store cannot let attend as if they were decoded alone."""
+    max_depth = part.sequence.store.max_depth
+    return part if part.tree is None or max_depth is None else part._replace(tree=part.tree.within_depth(max_depth))
 
 
 def plain_part(sequence: Sequence) -> Part:
