@@ -34,9 +34,9 @@ bool has_dense_rows(const Strided<Stored>& rows, size_t head_dim) {
 template <class Scalar, class Stored>
 void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& local_keys, const Strided<Stored>& local_values,
                        const Input<Stored, 4>& pool, const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows,
-                       const std::optional<Input<bool, 2>>& visible, const std::optional<Input<float, 3>>& mean_keys,
-                       const std::optional<Input<float, 3>>& mean_values, const std::optional<Input<float, 3>>& log_counts, float scale,
-                       InPlace<Stored, 3> out, size_t num_threads,
+                       const std::optional<Input<bool, 2>>& visible, size_t first_hidden, const std::optional<Input<int32_t, 1>>& num_hidden,
+                       const std::optional<Input<float, 3>>& mean_keys, const std::optional<Input<float, 3>>& mean_values,
+                       const std::optional<Input<float, 3>>& log_counts, float scale, InPlace<Stored, 3> out, size_t num_threads,
                        const OptionalName& instruction_set) {
     const size_t num_heads = queries.shape(0), num_rows = queries.shape(1), head_dim = queries.shape(2);
     const size_t num_kv_heads = local_keys.shape(0), num_local = local_keys.shape(1), num_lists = slots.shape(1);
@@ -49,6 +49,7 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
     require(slots.shape(0) == num_kv_heads && (num_lists == 1 || num_lists == num_rows), "There must be one list of pages, or one per row.");
     require(out.shape(0) == num_rows && out.shape(1) == num_heads && out.shape(2) == head_dim, "The result must be [rows, heads, head size].");
     require(!visible || (visible->shape(0) == num_rows && visible->shape(1) == num_rows), "The visibility must be [rows, rows].");
+    require(!num_hidden || num_hidden->shape(0) == num_rows, "There must be one number of hidden rows per row.");
     check_pages(slots, page_rows, pool.shape(0), pool.shape(2));
     size_t num_summaries = 0;
     if (log_counts) {
@@ -75,6 +76,8 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
         .key_head_stride = static_cast<size_t>(local_keys.stride(0)),
         .value_head_stride = static_cast<size_t>(local_values.stride(0)),
         .visible = visible ? visible->data() : nullptr,
+        .first_hidden = first_hidden,
+        .num_hidden = num_hidden ? num_hidden->data() : nullptr,
         .pool = scalars(pool),
         .page_size = pool.shape(2),
         .num_lists = num_lists,
@@ -95,8 +98,8 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
 template <class Scalar, class Stored>
 void bind(nb::module_& module, const char* name) {
     module.def(name, &attend_pages_face<Scalar, Stored>, "queries"_a.noconvert(), "local_keys"_a.noconvert(), "local_values"_a.noconvert(),
-               "pool"_a.noconvert(), "slots"_a.noconvert(), "page_rows"_a.noconvert(), "visible"_a.none(), "mean_keys"_a.none(),
-               "mean_values"_a.none(), "log_counts"_a.none(), "scale"_a, "out"_a.noconvert(), "num_threads"_a,
+               "pool"_a.noconvert(), "slots"_a.noconvert(), "page_rows"_a.noconvert(), "visible"_a.none(), "first_hidden"_a,
+               "num_hidden"_a.none(), "mean_keys"_a.none(), "mean_values"_a.none(), "log_counts"_a.none(), "scale"_a, "out"_a.noconvert(), "num_threads"_a,
                "instruction_set"_a = nb::none(), "Attention over local rows, pages of a pool and summaries of others, in one softmax.");
 }
 

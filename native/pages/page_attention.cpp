@@ -27,18 +27,24 @@ struct FloatPieces {
     size_t size = 0, num_rows = 0;
 };
 
-// What is added to the scores of a block before the softmax: a tree's visibility, or the log of a page's row count.
+// What is added to the scores of a block before the softmax: a tree's visibility, rows out of sight, or the log of a page's row count.
 struct RowBias {
     const bool* visible = nullptr;  // [num_rows, num_rows] if masked, from the block's first column on; null: causal
+    const int32_t* num_hidden = nullptr;  // [num_rows], from `first_hidden` on, which counts from the block's first column
     const float* log_counts = nullptr;
     size_t num_rows = 0, group = 1, column = 0, count = 0;
+    std::ptrdiff_t first_hidden = 0;
     bool masked = false;
 
     void add_to(float* scores, size_t row) const {
         if (log_counts != nullptr)
             for (size_t j = 0; j < count; ++j) scores[j] += log_counts[j];
-        if (!masked) return;
         const size_t query = row / group;
+        if (num_hidden != nullptr) {
+            const std::ptrdiff_t end = std::min(first_hidden + num_hidden[query], static_cast<std::ptrdiff_t>(count));
+            for (std::ptrdiff_t j = std::max<std::ptrdiff_t>(first_hidden, 0); j < end; ++j) scores[j] = -infinity;
+        }
+        if (!masked) return;
         for (size_t j = 0; j < count; ++j)
             if (visible != nullptr ? !visible[query * num_rows + column + j] : column + j > query) scores[j] = -infinity;
     }

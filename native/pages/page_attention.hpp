@@ -26,6 +26,9 @@ struct PageAttention {
     const Scalar *local_keys, *local_values;  // [num_kv_heads, num_local, head_dim]
     size_t num_local, key_head_stride, value_head_stride;
     const bool* visible;  // [num_rows, num_rows] among the last local rows; null: causal
+    // Of query row i the local rows from `first_hidden` to `first_hidden + num_hidden[i]` are out of sight; null: none.
+    size_t first_hidden;
+    const int32_t* num_hidden;  // [num_rows]
 
     // Lists of pages, `num_lists` per KV head: one that serves all query rows, or one for each.
     const Scalar* pool;  // [slots, 2, page_size, head_dim]: keys, then values

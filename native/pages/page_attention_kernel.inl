@@ -214,7 +214,15 @@ void attend_local(const PageAttention<Scalar>& problem, size_t kv_head, HeadStat
         const bool masked = start >= num_past && problem.num_rows > 1;
         const size_t end = start < num_past ? num_past : problem.num_local, count = std::min(block_rows, end - start);
         reader.add(keys + start * problem.head_dim, values + start * problem.head_dim, count);
-        RowBias bias{problem.visible, nullptr, problem.num_rows, group, masked ? start - num_past : 0, count, masked};
+        RowBias bias;
+        bias.visible = problem.visible;
+        bias.num_hidden = start < num_past ? problem.num_hidden : nullptr;
+        bias.num_rows = problem.num_rows;
+        bias.group = group;
+        bias.column = masked ? start - num_past : 0;
+        bias.count = count;
+        bias.first_hidden = static_cast<std::ptrdiff_t>(problem.first_hidden) - static_cast<std::ptrdiff_t>(start);
+        bias.masked = masked;
         reader.flush(bias);
         start += count;
     }

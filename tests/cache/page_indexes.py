@@ -13,6 +13,8 @@ from hoarfrost.cache.index import KeyPages, PageChanges, PageTable
 class RandomIndex:
     """Random pages, split when they are full; `select` takes the pages of most softmax mass, by its own keys."""
 
+    only_appends = False
+
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self._random = np.random.default_rng(0)
@@ -45,9 +47,10 @@ class RandomIndex:
         return PageTable(rows, (rows >= 0).sum(axis=2, dtype=np.int32))
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
         self.check(keys)
+        assert not num_left_out
         assert self._keys is not None
         assert resident_log_mass is not None
         scores = queries.double().cpu() @ self._keys.double().transpose(1, 2)[:, None] * scale

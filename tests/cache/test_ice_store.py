@@ -80,7 +80,7 @@ class Driver:
         keys, values = everything[:, 0].transpose(0, 1), everything[:, 1].transpose(0, 1)
         exact = not self.store._is_decoding
         seen = torch.ones(NUM_KV_HEADS, 1, len(self.rows), dtype=torch.bool) if exact else self.store.selected_rows(layer)
-        self.check_budget(layer, seen, exact)
+        self.check_budget(layer, seen, square, exact)
         out = torch.empty(num_rows, NUM_HEADS, HEAD_DIM, dtype=torch.float64)
         group = NUM_HEADS // NUM_KV_HEADS
         for head in range(NUM_KV_HEADS):
@@ -89,13 +89,16 @@ class Driver:
             out[:, part] = plain_attention(queries[part], keys[head : head + 1], values[head : head + 1], mask, SCALE)
         return out
 
-    def check_budget(self, layer: int, seen: Tensor, exact: bool) -> None:
+    def check_budget(self, layer: int, seen: Tensor, square: Tensor, exact: bool) -> None:
+        """Few rows, among them sinks and the window that a row would have if as many more rows were committed as it sees of its round."""
         config = self.store.config
         if not exact and layer >= config.full_layers:
             assert int(seen.sum(-1).max()) <= config.budget
         assert seen[..., : config.num_sinks].all()
-        window = min(len(self.rows) - self.store.num_paged - config.num_sinks, config.window)
-        assert window <= 0 or seen[..., -window:].all()
+        for row, of_row in enumerate(seen.unbind(1)):
+            excess = len(self.rows) + int(square[row].sum()) - 1 - config.num_sinks - config.window
+            left = min(max(-(-excess // config.page_size) * config.page_size, self.store.num_left), self.store.num_paged)
+            assert of_row[:, config.num_sinks + left :].all()
 
 
 @pytest.mark.parametrize(("device", "split"), PLACES.values(), ids=PLACES)
@@ -128,7 +131,7 @@ def test_long_decoding_keeps_the_budget_and_finds_pages() -> None:
     for _ in range(60):
         driver.round(3, "tree", [0, 2])
     assert driver.store.num_paged > 100
-    assert SMALL.window - SMALL.page_size < driver.store.length - driver.store.num_paged - SMALL.num_sinks <= SMALL.window
+    assert SMALL.window - SMALL.page_size < driver.store.length - driver.store.num_left - SMALL.num_sinks <= SMALL.window
     pages = driver.store._layers[0]
     assert pages.pool.num_used == int((pages.counts > 0).sum()), "every slot in use belongs to a page"
 
@@ -155,31 +158,70 @@ def test_budget_of_the_whole_context_is_full_attention(config: IceConfig) -> Non
     assert len(store._indexes) == 0, "no index is needed while everything fits"
 
 
-@pytest.mark.parametrize("kind", ["causal", "tree"])
-def test_each_tree_row_attends_as_if_it_were_decoded_alone(kind: str) -> None:
-    config = replace(SMALL, window=16, budget=34)
-    alone, together = Driver(new_store(config), 5), Driver(new_store(config), 5)
-    for driver in (alone, together):
-        driver.round(87, "causal", list(range(87)))  # leaves room for four rows in the window
-        driver.store.start_decoding()
-    rows, queries = alone.randn(4, 2, NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM), alone.randn(NUM_LAYERS, NUM_HEADS, 4, HEAD_DIM)
-    path = [0, 1, 2, 3] if kind == "causal" else [0, 2, 3]
-    square = torch.ones(4, 4, dtype=torch.bool).tril()
-    if kind == "tree":
-        square[2:, 1] = False
-    outputs = [
-        together.store.attend(layer, queries[layer], square, scale=SCALE) for layer in range(NUM_LAYERS) if add(together, layer, rows)
-    ]
-    for row in path:
+class Text:
+    """A text whose rows and queries are known beforehand, read and decoded by a store in any rounds."""
+
+    def __init__(self, config: IceConfig, num_read: int, num_rows: int, split: bool) -> None:
+        random = torch.Generator().manual_seed(num_read)
+        self.rows = torch.randn(num_rows, 2, NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, generator=random)
+        self.queries = torch.randn(NUM_LAYERS, NUM_HEADS, num_rows, HEAD_DIM, generator=random)
+        self.store = new_store(config, split=split)
+        self.pass_over(list(range(num_read)), None)
+        self.store.commit(range(num_read))
+        self.store.start_decoding()
+
+    def pass_over(self, places: list[int], square: Tensor | None) -> Tensor:
+        """Rows of the text, in a tree where `square` is given; returns what they attended to, `[layers, n, H, D]`."""
+        outputs = []
         for layer in range(NUM_LAYERS):
-            add(alone, layer, rows[row : row + 1])
-            got = alone.store.attend(layer, queries[layer][:, row : row + 1], "causal", scale=SCALE)
-            torch.testing.assert_close(got[0], outputs[layer][row], atol=1e-6, rtol=1e-6)
+            rows = self.rows[places, :, layer].permute(1, 2, 0, 3)
+            self.store.append(layer, rows[0], rows[1])
+            visible = "causal" if square is None else square
+            outputs.append(self.store.attend(layer, self.queries[layer, :, places], visible, scale=SCALE))
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["in place", "split tiers"])
+@pytest.mark.parametrize("index", ["ice", "quest", "exact", "dci"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"window": 20, "budget": 38}, {"num_sinks": 0}, {"reuse": 2, "full_layers": 1}, {"estimate": True}]
+)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_what_a_row_sees_follows_from_its_position(changes: dict[str, int], index: str, split: bool, data: st.DataObject) -> None:
+    """A text decoded token by token, and the same one in rounds of trees, guesses beside the text among them."""
+    config = replace(SMALL, index=index, **changes)
+    num_read = data.draw(st.integers(10, 60), "read")  # with and without rows that have to be chosen from
+    num_rows = num_read + 40
+    alone, together = (Text(config, num_read, num_rows, split) for _ in range(2))
+    expected = []
+    for place in range(num_read, num_rows):
+        expected.append(alone.pass_over([place], None))
         alone.store.commit([0])
-    together.store.commit(path)
-    assert alone.store.num_paged == together.store.num_paged
+    reached = 0
+    while together.store.length < num_rows:
+        start, max_depth = together.store.length, together.store.max_depth
+        assert max_depth is not None
+        reached = max(reached, max_depth)
+        length = min(data.draw(st.integers(1, max_depth + 1)), num_rows - start)
+        path = [2 * step for step in range(length)]  # every other row is a wrong sibling of the next one
+        places = [start + (row + 1) // 2 if row in path else start - 1 - row for row in range(2 * length - 1)]
+        square = torch.eye(2 * length - 1, dtype=torch.bool)
+        for row in range(2 * length - 1):
+            square[row, [one for one in path if one < row]] = True
+        got = together.pass_over(places, square)
+        torch.testing.assert_close(
+            got[:, path], torch.cat(expected[start - num_read : start - num_read + length], dim=1), atol=2e-5, rtol=2e-5
+        )
+        together.store.commit(path)
+    assert together.store.num_left == alone.store.num_left
+    if index != "dci":
+        assert reached > config.window - config.page_size, "trees may be about as deep as the window is long"
 
 
-def add(driver: Driver, layer: int, rows: Tensor) -> bool:
-    driver.store.append(layer, rows[:, 0, layer].transpose(0, 1), rows[:, 1, layer].transpose(0, 1))
-    return True
+def test_deep_trees_are_no_deeper_than_rows_can_be_foreseen() -> None:
+    store = Text(SMALL, 60, 100, split=False).store
+    assert store.max_depth is not None
+    assert replace(SMALL, tree_queries="union").new_store(1, 1, 8, dtype=torch.float32, device="cpu").max_depth is None
+    store.continue_prompt()
+    assert (store.max_depth, store.num_paged) == (None, store.num_left)

@@ -16,7 +16,7 @@ from hoarfrost import _native
 from hoarfrost.cache import paged_attention
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels import instruction_sets, page_attention
-from hoarfrost.kernels.page_attention import PageLists, Summaries
+from hoarfrost.kernels.page_attention import HiddenRows, PageLists, Summaries
 
 SCALE = 0.3
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -24,7 +24,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 @dataclass(frozen=True)
 class Case:
-    """Random queries, local rows and pages; `visible` is a tree's mask or None."""
+    """Random queries, local rows and pages; `visible` is a tree's mask or None, `hidden` what some rows do not see of the past."""
 
     queries: Tensor
     keys: Tensor
@@ -33,6 +33,7 @@ class Case:
     pages: PageLists
     visible: Tensor | None
     summaries: Summaries | None
+    hidden: HiddenRows | None = None
 
     def expected(self) -> Tensor:
         """Row by row and head by head: everything that is seen in one list, softmax over it."""
@@ -42,7 +43,9 @@ class Case:
         for head in range(num_heads):
             kv_head = head * num_kv_heads // num_heads
             for row in range(num_rows):
-                seen = [*range(num_local - num_rows), *(num_local - num_rows + other for other in range(num_rows) if self.sees(row, other))]
+                num_past = num_local - num_rows
+                past = [place for place in range(num_past) if not self.hides(row, place)]
+                seen = [*past, *(num_past + other for other in range(num_rows) if self.sees(row, other))]
                 keys, values = [self.keys[kv_head, seen].double()], [self.values[kv_head, seen].double()]
                 index = min(row, self.pages.slots.shape[1] - 1)
                 for slot, count in zip(self.pages.slots[kv_head, index], self.pages.counts[kv_head, index], strict=True):
@@ -56,6 +59,9 @@ class Case:
                     values.append(self.summaries.mean_values[kv_head].double())
                 out[row, head] = torch.softmax(scores, 0) @ torch.cat(values)
         return out
+
+    def hides(self, row: int, place: int) -> bool:
+        return self.hidden is not None and self.hidden.first <= place < self.hidden.first + self.hidden.counts[row]
 
     def sees(self, row: int, other: int) -> bool:
         return bool(self.visible[row, other]) if self.visible is not None else other <= row
@@ -82,7 +88,14 @@ def make_case(data: st.DataObject, dtype: torch.dtype) -> Case:
         pool[slot] = float("nan")  # never looked at
     square = (torch.rand(num_rows, num_rows) < 0.5).fill_diagonal_(True) if draw(st.booleans()) else None
     summaries = make_summaries(num_kv_heads, num_lists, draw(st.integers(1, 70)), head_dim) if draw(st.booleans()) else None
-    return Case(queries, keys, values, pool, PageLists(slots, counts), square, summaries)
+    return Case(queries, keys, values, pool, PageLists(slots, counts), square, summaries, make_hidden(data, num_local - num_rows, num_rows))
+
+
+def make_hidden(data: st.DataObject, num_past: int, num_rows: int) -> HiddenRows | None:
+    if not num_past or data.draw(st.booleans()):
+        return None
+    first = data.draw(st.integers(0, num_past - 1))
+    return HiddenRows(first, np.random.default_rng(first).integers(0, num_past - first + 1, num_rows).astype(np.int32))
 
 
 def make_summaries(num_kv_heads: int, num_lists: int, num_pages: int, head_dim: int) -> Summaries:
@@ -94,8 +107,9 @@ def make_summaries(num_kv_heads: int, num_lists: int, num_pages: int, head_dim: 
 def attend(way: str, case: Case) -> Tensor:
     function = page_attention.attend_pages if way == "native" else paged_attention.attend_pages_plain
     return function(
-        case.queries, case.keys, case.values, case.pool, case.pages, visible=case.visible, scale=SCALE, summaries=case.summaries
-    )
+        case.queries, case.keys, case.values, case.pool, case.pages,
+        visible=case.visible, scale=SCALE, hidden=case.hidden, summaries=case.summaries,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -158,7 +172,7 @@ def run_kernel(
     out = torch.empty(queries.shape[1], queries.shape[0], queries.shape[2], dtype=queries.dtype)
     arrays = [page_attention._array(tensor) for tensor in (queries, rows, rows, pool)]
     kernel = _native.attend_pages if queries.dtype == torch.float32 else _native.attend_pages_bfloat16
-    kernel(*arrays, slots, counts, None, None, None, None, SCALE, page_attention._array(out), num_threads, name)
+    kernel(*arrays, slots, counts, None, 0, None, None, None, None, SCALE, page_attention._array(out), num_threads, name)
     return out
 
 

@@ -17,8 +17,8 @@ PARAMS = SamplingParams(max_new_tokens=20, ignore_eos=True)
 TREE = TreeConfig(budget=8)
 
 
-def load(folder: str, device: str, cache: IceConfig | None) -> Engine:
-    engine = Engine.load(folder, dtype="float32", device=device, cache=cache)
+def load(folder: str, device: str, cache: IceConfig | None, weights: str = "float") -> Engine:
+    engine = Engine.load(folder, dtype="float32", device=device, cache=cache, weights=weights)
     engine.drafter = random_drafter(engine.target)
     return engine
 
@@ -40,19 +40,22 @@ def test_budget_of_the_whole_context_decodes_as_the_dense_store(
         assert tokens_of(engine, PROMPTS, tree) == expected
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("index", ["ice", "quest"])
-def test_trees_and_batches_decode_as_one_by_one_while_nothing_leaves_the_window(
-    index: str, device: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("weights", "device"), [("int8", "cpu"), *(("float", device) for device in DEVICES)])
+@pytest.mark.parametrize("index", ["ice", "quest", "dci"])
+def test_the_text_depends_on_neither_tree_nor_neighbours(
+    index: str, weights: str, device: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rows leave the window in the midst of rounds, and an index is begun in the midst of the answer to the third prompt."""
     monkeypatch.setattr(scheduler, "CHUNK_ROWS", 30)
-    window = IceConfig(budget=64, num_sinks=2, window=44, page_size=8, index=index)
-    engine = load(model_folder("qwen3"), device, window)
-    # Behind this prompt 48 rows wait in pages, of which 16 are fetched, and the window has room for seven rows more.
-    params = SamplingParams(max_new_tokens=4, ignore_eos=True)
-    prompt = PROMPTS[0][:87]
-    alone = engine.generate([prompt], params, tree=TreeConfig.autoregressive())[0].token_ids
-    engine.drafter = random_drafter(engine.target, told=prompt + alone)
-    assert engine.generate([prompt], params, tree=TREE)[0].token_ids == alone
-    plain = TreeConfig.autoregressive()
-    assert tokens_of(engine, PROMPTS, plain) == [tokens_of(engine, [one], plain)[0] for one in PROMPTS], "neighbours change nothing"
+    engine = load(model_folder("qwen3"), device, IceConfig(budget=72, num_sinks=2, window=12, page_size=4, index=index), weights)
+    params = SamplingParams(max_new_tokens=40, ignore_eos=True)
+    alone = [engine.generate([prompt], params, tree=TreeConfig.autoregressive())[0].token_ids for prompt in PROMPTS]
+    together = engine.generate(PROMPTS, params, tree=TreeConfig.autoregressive())
+    assert [completion.token_ids for completion in together] == alone
+    for prompt, expected in zip(PROMPTS, alone, strict=True):
+        engine.drafter = random_drafter(engine.target, told=prompt + expected)
+        for tree in (TreeConfig(budget=8), TreeConfig(budget=24), TreeConfig.chain()):
+            completion = engine.generate([prompt], params, tree=tree)[0]
+            assert completion.token_ids == expected
+            if index != "dci" and tree.budget == 24:
+                assert completion.statistics.tau > 2, "whoever knows the text is believed"

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
 from hoarfrost.integrations.ice import IceCache, ice_attention, left_paddings
+from hoarfrost.integrations.transformers import ddtree
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 SMALL = IceConfig(budget=40, num_sinks=2, window=16, page_size=4, index=RandomIndex)
@@ -116,9 +117,9 @@ def test_what_is_not_served_is_refused_with_a_sentence(load: Callable[[str], Pre
             model.generate(prompt(20), **GREEDY, num_beams=2, past_key_values=IceCache(model.config, SMALL))
         cache = IceCache(model.config, SMALL)
         model.generate(prompt(20), **GREEDY, past_key_values=cache)
-        with pytest.raises(InvalidInput, match="holds 1 sequences"):
+        with torch.no_grad(), pytest.raises(InvalidInput, match="holds 1 sequences"):
             model(prompt(20).repeat(2, 1), past_key_values=cache)
-        with pytest.raises(InvalidInput, match="masks padding only"):
+        with torch.no_grad(), pytest.raises(InvalidInput, match="masks padding only"):
             model(prompt(4), attention_mask=torch.ones(1, 1, 4, 4, dtype=torch.bool), past_key_values=IceCache(model.config, SMALL))
     with pytest.raises(InvalidInput, match="not both"):
         IceCache(model.config, SMALL, budget=100)
@@ -126,6 +127,37 @@ def test_what_is_not_served_is_refused_with_a_sentence(load: Callable[[str], Pre
         IceCache(tiny_config("qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1))
     with pytest.raises(InvalidInput, match="sequence 1"):
         left_paddings(torch.tensor([[0, 1, 1], [1, 0, 1]]))
+
+
+def test_past_the_cache_nothing_is_answered(load: Callable[[str], PreTrainedModel]) -> None:
+    """What the model would say outside the block comes of the last tokens alone; the cache is as good as new afterwards."""
+    model, cache = load("qwen3"), IceCache(load("qwen3").config, SMALL)
+    with pytest.raises(InvalidInput, match="with ice_attention"):
+        model.generate(prompt(60), **GREEDY, past_key_values=cache)
+    with ice_attention(model):
+        expected = model.generate(prompt(60), **GREEDY, past_key_values=IceCache(model.config, SMALL))
+        assert torch.equal(model.generate(prompt(60), **GREEDY, past_key_values=cache), expected)
+    with pytest.raises(InvalidInput, match="with ice_attention"):
+        model.generate(torch.cat([expected, prompt(5)], dim=1), **GREEDY, past_key_values=cache)
+    with ice_attention(model), pytest.raises(InvalidInput, match="IceCache cannot be combined with ddtree"):
+        model.generate(prompt(60), **GREEDY, past_key_values=IceCache(model.config, SMALL), custom_generate=ddtree(None))
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"num_hidden_layers": 6}, {"num_key_value_heads": 1}, {"head_dim": 32}])
+def test_the_cache_of_another_model_is_refused(change: dict[str, int], load: Callable[[str], PreTrainedModel]) -> None:
+    model = load("llama")
+    with ice_attention(model), pytest.raises(InvalidInput, match="make it with this model's config"):
+        model.generate(prompt(20), **GREEDY, past_key_values=IceCache(tiny_config("llama", **change), SMALL))
+
+
+def test_neither_gradients_nor_attention_weights(load: Callable[[str], PreTrainedModel]) -> None:
+    model = load("llama")
+    with ice_attention(model):
+        with pytest.raises(InvalidInput, match=r"torch\.no_grad"):
+            model(prompt(20), past_key_values=IceCache(model.config, SMALL))
+        for options in ({"output_attentions": True}, {"output_attentions": True, "return_dict_in_generate": True}):
+            with pytest.raises(InvalidInput, match="leave output_attentions out"):
+                model.generate(prompt(20), **GREEDY, **options, past_key_values=IceCache(model.config, SMALL))
 
 
 def test_reset_makes_it_empty_and_bytes_are_counted(load: Callable[[str], PreTrainedModel]) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_random_model, tiny_config
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hoarfrost.cache import ice_file, page_pool
@@ -74,12 +78,58 @@ def test_files_that_do_not_fit_are_refused(model: PreTrainedModel, tmp_path: Pat
         path.write_bytes(content)
         with pytest.raises(InvalidInput, match="cut off"):
             IceCache.load(path, model)
-    path.write_bytes(whole.replace(b'"version": "1"', b'"version": "9"'))
+    path.write_bytes(whole.replace(b'"version": "2"', b'"version": "9"'))
     with pytest.raises(InvalidInput, match="version 9"):
         IceCache.load(path, model)
     header = json.dumps({"__metadata__": {}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(InvalidInput, match="no saved context"):
+        IceCache.load(path, model)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_anywhere_is_noticed(data: st.DataObject, model: PreTrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    read(model).save(path, DOCUMENT)
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput):
+        IceCache.load(path, model)
+
+
+def without_tail(tensors: dict[str, torch.Tensor], entries: dict[str, str]) -> None:
+    tensors["rows.2"] = tensors["rows.2"][:, :, :60].contiguous()
+
+
+def with_nan(tensors: dict[str, torch.Tensor], entries: dict[str, str]) -> None:
+    tensors["rows.2"][:, :, 80:90] = float("nan")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without_tail,
+        with_nan,
+        lambda tensors, entries: tensors.pop("rows.2"),
+        lambda tensors, entries: tensors.pop("sha256"),
+        lambda tensors, entries: tensors.update(token_ids=tensors["token_ids"][:50]),
+        lambda tensors, entries: entries.pop("num_layers"),
+    ],
+    ids=["fewer rows", "NaN", "a layer", "the checksum", "fewer tokens", "an entry"],
+)
+def test_what_was_written_by_something_else_is_damaged(
+    damage: Callable[[dict[str, torch.Tensor], dict[str, str]], None], model: PreTrainedModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "book"
+    read(model).save(path, DOCUMENT)
+    with safe_open(path, "pt") as file:
+        entries = file.metadata()
+    tensors = load_file(path)
+    damage(tensors, entries)
+    save_file(tensors, path, entries)
+    with pytest.raises(InvalidInput, match=r"is damaged: .*; save the context again"):
         IceCache.load(path, model)
 
 

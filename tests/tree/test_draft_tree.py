@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given, settings, strategies
 from tree.random_trees import assert_well_formed, draft_trees
 
 from hoarfrost.tree import DraftTree
@@ -40,3 +40,13 @@ def test_long_chain() -> None:
     assert tree.is_chain
     assert tree.depths[-1] == 1024
     np.testing.assert_array_equal(tree.visible(), np.tri(1025, dtype=bool))
+
+
+@settings(max_examples=50)
+@given(tree=draft_trees(), max_depth=strategies.integers(0, 5))
+def test_within_depth_keeps_the_upper_rows_as_they_were(tree: DraftTree, max_depth: int) -> None:
+    upper, kept = tree.within_depth(max_depth), np.flatnonzero(tree.depths <= max_depth)
+    assert_well_formed(upper)
+    assert np.array_equal(upper.token_ids, tree.token_ids[kept])
+    assert np.array_equal(upper.visible(), tree.visible()[np.ix_(kept, kept)])
+    assert np.array_equal(upper.depths, tree.depths[kept])

@@ -41,6 +41,10 @@ class DenseStore:
         """`[2, layers, Hkv, capacity, D]`, for passes that write and read it themselves; replaced when the store grows."""
         return self._buffer
 
+    @property
+    def max_depth(self) -> None:
+        return None
+
     def reserve(self, num_rows: int) -> None:
         if num_rows <= self.capacity:
             return

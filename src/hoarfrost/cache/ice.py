@@ -7,9 +7,14 @@ index names the pages that matter, and attention runs over local rows and those 
 - *The prompt* is attended to exactly, chunk by chunk: all rows before the chunk pass through the compute device one block of pages at a
   time, so that device memory holds a chunk, sinks, window and a block, whatever the length. Pages lie in order of position meanwhile.
 - `start_decoding` ends it: where a layer has more rows in pages than may be retrieved, its index groups them anew and they are moved.
-- *Decoding*: rows leave the window between rounds only, whole pages at a time, and go into the index. While all that waits in pages fits
-  the budget all of it is attended to, and no index is built: the result is that of the dense store.
+- *Decoding*: rows leave the window whole pages at a time, at fixed positions. While all that waits in pages fits the budget all of it is
+  attended to, and no index is built: the result is that of the dense store.
 - `continue_prompt` returns to exact attention, for the next turn of a conversation.
+
+What a decoded row sees follows from its position, not from the rounds: where an index only appends, a page is filed as soon as it is full,
+long before its rows leave the window, and each row of a draft tree sees the window as it will be at its own position (`round_view`). That
+reaches as deep as pages are filed (`max_depth`), which is a window's length less a page or more; where an index cannot be told to leave out
+its newest pages (`dci`), it reaches to the next row at which something leaves.
 
 A row's number within the pages is its position less the number of sinks. Layers that reuse another's index share its grouping and its
 choice of pages (`layer_indexes`), and keep their own keys and values in pages of their own.
@@ -21,6 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.cache.hot_pages import HotPages
@@ -31,8 +37,10 @@ from hoarfrost.cache.local_rows import LocalRows
 from hoarfrost.cache.page_pool import DeviceMemory, FileMemory, Memory, PagePool
 from hoarfrost.cache.page_summaries import PageSummaries
 from hoarfrost.cache.paged_attention import attend_everything, attend_pages
+from hoarfrost.cache.round_view import RoundView
 from hoarfrost.cache.store import Visibility
 from hoarfrost.errors import InvalidInput
+from hoarfrost.kernels.page_attention import HiddenRows
 
 OBSERVED_QUERIES = 32  # the prompt's last queries, with which an index may test its grouping
 
@@ -60,6 +68,9 @@ class IceStore:
         self._indexes = LayerIndexes(config, self._layers)
         self._last_queries: dict[int, Tensor] = {}
         self._is_decoding = False
+        self.num_left = 0
+        """Committed rows that left the window."""
+        self._lefts = np.zeros(1, np.int64)
 
     def _new_layer(
         self, layer: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device, cold_device: torch.device
@@ -79,12 +90,21 @@ class IceStore:
 
     @property
     def length(self) -> int:
-        return self._local.length + self.num_paged
+        return self._local.length + self.num_left
 
     @property
     def num_paged(self) -> int:
-        """Committed rows that left the window and wait in pages."""
+        """Committed rows that stand in pages: those that left the window, and while decoding the next ones that will."""
         return self._layers[0].num_rows
+
+    @property
+    def max_depth(self) -> int | None:
+        """As `Store.max_depth`, for `tree_queries="each"`; with "union" rows see what their neighbours asked for in any case."""
+        config = self.config
+        if not self._is_decoding or config.tree_queries == "union" or config.full_layers >= self.num_layers:
+            return None
+        num_foreseen = self.num_paged if len(self._indexes) else config.retrieved_rows // config.page_size * config.page_size
+        return max(0, config.num_sinks + config.window + num_foreseen - self.length)
 
     @property
     def num_layers(self) -> int:
@@ -99,7 +119,7 @@ class IceStore:
         table = self._indexes.table(layer)
         local = self._local.take(0, self._local.length)[:, layer].to(self._layers[layer].pool.buffer.device)
         sinks, window = local.tensor_split([self.config.num_sinks], dim=2)
-        return torch.cat([sinks, self._layers[layer].in_order(table), window], dim=2)
+        return torch.cat([sinks, self._layers[layer].in_order(table)[:, :, : self.num_left], window], dim=2)
 
     def last_queries(self) -> dict[int, Tensor]:
         """The prompt's last queries `[H, r, D]` per layer, with which indexes may test how they group."""
@@ -123,17 +143,21 @@ class IceStore:
             raise InvalidInput(f"The ice store serves layers with full attention only, not with a window of {window} rows.")
         if not self._is_decoding:
             self._remember(layer, queries)
-        if not self.num_paged:
+        if not self.num_left:
             return self._local.attend(layer, queries, visible, scale=scale)
         pages = self._layers[layer]
         keys, values = self._local.rows(layer)
         square = _square(visible, queries)
         if not self._is_decoding:
-            return attend_everything(queries, keys, values, pages.pool.buffer, pages.everything(), visible=square, scale=scale)
-        chosen = self._indexes.choose(layer, queries, keys, square, scale)
-        pool, lists = pages.fetch(chosen)
-        summaries = None if pages.summaries is None or chosen is None else pages.summaries.without(pages.counts, chosen)
-        return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale, summaries=summaries)
+            everything = pages.everything(self.num_left)
+            return attend_everything(queries, keys, values, pages.pool.buffer, everything, visible=square, scale=scale)
+        view = self._view(square, queries.shape[1])
+        chosen = self._indexes.choose(layer, queries, keys, view, scale)
+        pool, lists = pages.fetch(chosen, self.num_left)
+        if chosen is None:
+            return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale)
+        summaries = None if pages.summaries is None else pages.summaries.without(pages.counts, chosen, view.pages_ahead)
+        return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale, hidden=view.hidden, summaries=summaries)
 
     def start_decoding(self) -> None:
         """Ends the prompt: builds the indexes; from here on the budget rules. Raises `InvalidInput` where memory runs out."""
@@ -141,11 +165,14 @@ class IceStore:
             return
         self._indexes.build(self._last_queries)
         self._is_decoding = True
-        if self.num_paged:
+        self._file_ahead()
+        if self.num_left:
             self._local.trim()
 
     def continue_prompt(self) -> None:
         """What follows belongs to a prompt again: it is attended to exactly until the next `start_decoding`."""
+        if self._is_decoding:
+            self._indexes.truncate(self.num_left)
         self._is_decoding = False
 
     def commit(self, rows: Sequence[int]) -> None:
@@ -153,16 +180,21 @@ class IceStore:
         self._empty_window()
         if self._is_decoding:
             self._indexes.build(self._last_queries)
+            self._file_ahead()
 
     def truncate(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"Cannot truncate {self.length} rows to {length}; give a length between 0 and {self.length}.")
         self._indexes.forget_choices()
-        num_paged = min(self.num_paged, max(0, length - self.config.num_sinks))
-        if num_paged < self.num_paged:
-            self._indexes.truncate(num_paged)
+        num_left = min(self.num_left, max(0, length - self.config.num_sinks))
+        self._indexes.truncate(num_left)
+        if num_left < self.num_left:
             self._local.truncate(min(self._local.length, self.config.num_sinks))
-        self._local.truncate(length - self.num_paged)
+        self.num_left = num_left
+        self._local.truncate(length - num_left)
+        if self._is_decoding:
+            self._indexes.build(self._last_queries)
+            self._file_ahead()
 
     def bytes_by_tier(self) -> dict[str, int]:
         """`hot`: local rows, copies and summaries of pages on the compute device; `cold`: the pages; `index`: indexes and page tables."""
@@ -197,9 +229,8 @@ class IceStore:
         if pages is None:
             return torch.ones((len(self._layers[layer].slots), 1, self.length), dtype=torch.bool)
         num_kv_heads, num_lists = pages.shape[:2]
-        seen = torch.ones((num_kv_heads, num_lists, self.length + 1), dtype=torch.bool)
-        first = self.config.num_sinks
-        seen[:, :, first : first + self.num_paged] = False
+        places = torch.arange(self.length + 1) - self.config.num_sinks
+        seen = ((places < 0) | (places >= torch.from_numpy(self._lefts[:num_lists, None]))).repeat(num_kv_heads, 1, 1)
         rows = torch.where(pages >= 0, pages, self.length).flatten(2)  # the last column takes what is none
         return seen.scatter_(2, rows, True)[:, :, : self.length]
 
@@ -207,25 +238,54 @@ class IceStore:
         before = self._last_queries.get(layer, queries[:, :0])
         self._last_queries[layer] = torch.cat([before, queries[:, -OBSERVED_QUERIES:]], dim=1)[:, -OBSERVED_QUERIES:]
 
-    def _empty_window(self) -> None:
-        """Moves the window's oldest rows into pages until it is short enough again."""
+    def _left_at(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many rows have left the window when so many are committed: whole pages."""
         config = self.config
-        excess = self._local.length - config.num_sinks - config.window
-        if excess <= 0:
+        excess = lengths - (config.num_sinks + config.window)
+        return np.maximum(-(-excess // config.page_size) * config.page_size, self.num_left)
+
+    def _view(self, square: Tensor | None, num_rows: int) -> RoundView:
+        """What the rows of a round see, each at its own position, as far as pages are filed ahead."""
+        self._lefts = np.full(num_rows, self.num_left)
+        if self.num_paged == self.num_left:
+            return RoundView(square, None, np.zeros(num_rows, np.int64))
+        if num_rows > 1 and self.config.tree_queries == "each":
+            depths = np.arange(num_rows) if square is None else square.sum(dim=1).cpu().numpy() - 1
+            self._lefts = np.minimum(self._left_at(self.length + depths), self.num_paged)
+        num_hidden = (self._lefts - self.num_left).astype(np.int32)
+        hidden = HiddenRows(self.config.num_sinks, num_hidden) if num_hidden.any() else None
+        return RoundView(square, hidden, (self.num_paged - self._lefts) // self.config.page_size)
+
+    def _empty_window(self) -> None:
+        """Moves the window's oldest rows into pages, if they do not stand there already, until it is short enough again."""
+        num_left = int(self._left_at(np.array(self.length)))
+        if num_left > self.num_left:
+            self._file(num_left)
+            self._local.remove(self.config.num_sinks, num_left - self.num_left)
+            self.num_left = num_left
+
+    def _file_ahead(self) -> None:
+        """Puts rows into pages that they fill, before they leave the window."""
+        page_size = self.config.page_size
+        if self._indexes.only_append and self.num_left % page_size == 0:
+            self._file((self.length - self.config.num_sinks) // page_size * page_size)
+
+    def _file(self, num_paged: int) -> None:
+        """Sees to it that the first `num_paged` rows behind the sinks stand in pages."""
+        num_before = self.num_paged
+        num_rows = num_paged - num_before
+        if num_rows <= 0:
             return
-        num_rows = -(-excess // config.page_size) * config.page_size
         for layer, pages in enumerate(self._layers):
             if self._indexes.has(layer):
                 pages.reserve_insertion(num_rows)
             else:
                 pages.reserve_rows(num_rows)
-        num_before = self.num_paged
         try:
-            self._indexes.insert(self._local.take(config.num_sinks, num_rows))
+            self._indexes.insert(self._local.take(self.config.num_sinks + num_before - self.num_left, num_rows))
         except BaseException:
             self._indexes.truncate(num_before)
             raise
-        self._local.remove(config.num_sinks, num_rows)
 
 
 def _square(visible: Visibility, queries: Tensor) -> Tensor | None:

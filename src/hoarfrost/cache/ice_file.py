@@ -2,11 +2,13 @@
 
 Rows stand in order of position, whatever pages they lay in: the file does not depend on budget, page size or index, and the index is built
 anew when decoding starts, from the same keys and queries and therefore the same. The file is written layer by layer beside its place and
-moved there when it is whole; it is read chunk by chunk. Whether it belongs to a model is for the caller to check (`StoredContext.rows`).
+moved there when it is whole; it is read chunk by chunk. Its last tensor is the SHA-256 of all that stands before: a file that anything
+happened to is refused. Whether it belongs to a model is for the caller to check (`StoredContext.rows`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -23,9 +25,10 @@ from hoarfrost.cache.ice import IceStore
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
 
-FORMAT, VERSION = "hoarfrost-context", 1
-CHUNK_ROWS = 512
-_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64"}
+FORMAT, VERSION = "hoarfrost-context", 2
+CHECKSUM = "sha256"
+CHUNK_ROWS, BLOCK_BYTES = 512, 1 << 20
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
 
 
 def save_context(path: str | Path, store: IceStore, token_ids: Sequence[int]) -> None:
@@ -58,6 +61,7 @@ def _write(stream: BinaryIO, store: IceStore, token_ids: Tensor, metadata: dict[
         tensors[f"rows.{layer}"] = (store.dtype, shape)
     for layer, one in queries.items():
         tensors[f"queries.{layer}"] = (one.dtype, list(one.shape))
+    tensors[CHECKSUM] = (torch.uint8, [hashlib.sha256().digest_size])
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, (dtype, extents) in tensors.items():
@@ -65,20 +69,48 @@ def _write(stream: BinaryIO, store: IceStore, token_ids: Tensor, metadata: dict[
         header[name] = {"dtype": _NAMES[dtype], "shape": extents, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    stream.write(len(text).to_bytes(8, "little") + text)
-    _write_tensor(stream, token_ids)
+    summed = _Summed(stream)
+    summed.write(len(text).to_bytes(8, "little") + text)
+    _write_tensor(summed, token_ids)
     for layer in range(store.num_layers):
-        _write_tensor(stream, store.rows_in_order(layer))
+        _write_tensor(summed, store.rows_in_order(layer))
     for one in queries.values():
-        _write_tensor(stream, one)
+        _write_tensor(summed, one)
+    stream.write(summed.digest())
 
 
-def _write_tensor(stream: BinaryIO, tensor: Tensor) -> None:
+class _Summed:
+    """Writes to a stream and sums up what it writes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._sum = stream, hashlib.sha256()
+
+    def write(self, content: bytes | memoryview) -> None:
+        self._stream.write(content)
+        self._sum.update(content)
+
+    def digest(self) -> bytes:
+        return self._sum.digest()
+
+
+def _write_tensor(stream: _Summed, tensor: Tensor) -> None:
     stream.write(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
+def _is_whole(path: str | Path) -> bool:
+    """Whether the file ends with the sum of what stands before."""
+    summed = hashlib.sha256()
+    with open(path, "rb") as stream:
+        left = os.fstat(stream.fileno()).st_size - summed.digest_size
+        while left > 0:
+            block = stream.read(min(left, BLOCK_BYTES))
+            summed.update(block)
+            left -= len(block)
+        return left == 0 and stream.read() == summed.digest()
+
+
 class StoredContext:
-    """An opened file; use it in a `with` block. Raises `InvalidInput` for a file that is none, is cut off, or of another version."""
+    """An opened file; use it in a `with` block. Raises `InvalidInput` for a file that is none, is damaged, or of another version."""
 
     def __init__(self, path: str | Path) -> None:
         try:
@@ -91,6 +123,8 @@ class StoredContext:
             raise InvalidInput(f"{path} is a safetensors file, but no saved context.")
         if metadata.get("version") != str(VERSION):
             raise InvalidInput(f"{path} is a saved context of version {metadata.get('version')}; this is version {VERSION}: save it again.")
+        if not _is_whole(path):
+            raise InvalidInput(f"{path} is damaged: its content does not give the checksum that was saved with it; save the context again.")
         self.path = Path(path)
         self.num_layers = int(metadata["num_layers"])
         self.token_ids: list[int] = self._file.get_tensor("token_ids").tolist()

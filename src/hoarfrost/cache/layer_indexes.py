@@ -16,7 +16,7 @@ from hoarfrost.cache.attention import pack_heads
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.cache.index import PageIndex, PageTable
 from hoarfrost.cache.layer_pages import LayerPages
-from hoarfrost.cache.paged_attention import local_log_mass
+from hoarfrost.cache.round_view import RoundView
 
 
 class LayerIndexes:
@@ -25,11 +25,17 @@ class LayerIndexes:
     def __init__(self, config: IceConfig, layers: Sequence[LayerPages]) -> None:
         self._config, self._layers = config, layers
         self._by_anchor: dict[int, PageIndex] = {}
+        self._num_grouped: dict[int, int] = {}
         self._chosen: dict[int, NDArray[np.int32]] = {}
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._by_anchor)
+
+    @property
+    def only_append(self) -> bool:
+        """Whether every group of layers has its index, and each takes new rows in without touching full pages."""
+        return len(self._by_anchor) == len(self._anchors) > 0 and all(index.only_appends for index in self._by_anchor.values())
 
     def num_bytes(self) -> int:
         return sum(index.num_bytes() for index in self._by_anchor.values())
@@ -49,7 +55,7 @@ class LayerIndexes:
         `last_queries` are the prompt's last ones `[H, r, D]` per layer, with which an index may test how it groups.
         """
         config = self._config
-        for anchor in range(config.full_layers, len(self._layers), config.reuse):
+        for anchor in self._anchors:
             group = self._group(anchor)
             if anchor in self._by_anchor or group[0].num_rows <= config.retrieved_rows:
                 continue
@@ -62,20 +68,19 @@ class LayerIndexes:
             for pages in group:
                 pages.arrange(table)
             self._by_anchor[anchor] = index
+            self._num_grouped[anchor] = group[0].num_rows
 
-    def choose(self, layer: int, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> NDArray[np.int32] | None:
+    def choose(self, layer: int, queries: Tensor, keys: Tensor, view: RoundView, scale: float) -> NDArray[np.int32] | None:
         """The pages `[Hkv, L, P]` to attend to, -1 for none; None: all. Layers are to be asked in order.
 
         Args:
-            queries: `[H, n, D]`; keys: `[Hkv, m, D]`, of the local rows, which end with the n new ones; they see each other by `square`.
+            queries: `[H, n, D]`; keys: `[Hkv, m, D]`, of the local rows, which end with the n new ones.
         """
         anchor = self._anchor(layer)
-        if anchor is None or anchor not in self._by_anchor or self._layers[0].num_rows <= self._config.retrieved_rows:
-            if anchor is not None:
-                self._chosen.pop(anchor, None)
+        if anchor is None or anchor not in self._by_anchor:
             return None
         if layer == anchor:
-            self._chosen[anchor] = self._search(self._by_anchor[anchor], self._layers[anchor], queries, keys, square, scale)
+            self._chosen[anchor] = self._search(self._by_anchor[anchor], self._layers[anchor], queries, keys, view, scale)
         return self._chosen[anchor]
 
     def chosen(self, layer: int) -> NDArray[np.int32] | None:
@@ -98,17 +103,23 @@ class LayerIndexes:
                     member.apply(changes, rows[:, layer + offset])
 
     def truncate(self, num_rows: int) -> None:
-        """Leaves the first `num_rows` rows in the pages of every layer that has more."""
+        """Leaves the first `num_rows` rows in the pages of every layer that has more. An index that would lose rows it grouped goes."""
         for anchor, index in list(self._by_anchor.items()):
-            if index.num_rows > num_rows:
+            if num_rows < self._num_grouped[anchor]:
+                for pages in self._group(anchor):
+                    pages.put_in_order(index.pages())
+                del self._by_anchor[anchor]
+            elif num_rows < index.num_rows:
                 changes = index.truncate(num_rows)
                 for pages in self._group(anchor):
                     pages.apply(changes)
-            if not num_rows:
-                del self._by_anchor[anchor]
         for layer, pages in enumerate(self._layers):
-            if not self.has(layer):
+            if not self.has(layer) and num_rows < pages.num_rows:
                 pages.drop(num_rows)
+
+    @property
+    def _anchors(self) -> range:
+        return range(self._config.full_layers, len(self._layers), self._config.reuse)
 
     def _anchor(self, layer: int) -> int | None:
         """The layer whose index serves `layer`; None: it attends to everything."""
@@ -120,21 +131,28 @@ class LayerIndexes:
         return self._layers[anchor : anchor + self._config.reuse]
 
     def _search(
-        self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, square: Tensor | None, scale: float
+        self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, view: RoundView, scale: float
     ) -> NDArray[np.int32]:
         _, num_rows, head_dim = queries.shape
-        num_kv_heads = len(pages.slots)
-        mass = local_log_mass(queries, keys, square, scale).view(num_kv_heads, -1, num_rows)
-        grouped = queries.reshape(num_kv_heads, -1, num_rows, head_dim)
+        mass = view.log_mass(queries, keys, scale)
+        grouped = queries.reshape(len(keys), -1, num_rows, head_dim)
         if self._config.tree_queries == "union":
             grouped, mass = grouped.flatten(1, 2).unsqueeze(2), mass.flatten(1, 2).unsqueeze(2)
-        found = index.select(grouped.transpose(1, 2), self._num_wanted(pages), scale, pages.key_pages(), mass.transpose(1, 2))
+        grouped, mass = grouped.transpose(1, 2), mass.transpose(1, 2)
+        num_wanted, num_filled = self._num_wanted(pages)
+        found = np.full((len(keys), mass.shape[1], num_wanted), -1, np.int32)
+        for num_left_out, rows in view.rows_by_pages_ahead(mass.shape[1]):
+            wanted = min(num_wanted, num_filled - num_left_out)
+            found[:, rows, :wanted] = index.select(
+                grouped[:, rows], wanted, scale, pages.key_pages(), mass[:, rows], num_left_out=num_left_out
+            )
         return self._within_budget(pages, found)
 
-    def _num_wanted(self, pages: LayerPages) -> int:
-        """Pages that fill the budget at the mean fill of pages; the fullest head's, so that none gets less than it may."""
+    def _num_wanted(self, pages: LayerPages) -> tuple[int, int]:
+        """Pages that fill the budget at the mean fill of pages, and pages that there are; the fullest head's, so that none gets less than
+        it may."""
         num_filled = int((pages.counts > 0).sum(axis=1).max())
-        return min(num_filled, -(-self._config.retrieved_rows * num_filled // pages.num_rows))
+        return min(num_filled, -(-self._config.retrieved_rows * num_filled // pages.num_rows)), num_filled
 
     def _within_budget(self, pages: LayerPages, found: NDArray[np.int32]) -> NDArray[np.int32]:
         """The best of the pages `[Hkv, L, P]`, which come best first, as long as their rows fit the budget."""

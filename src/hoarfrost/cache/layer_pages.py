@@ -32,18 +32,21 @@ class LayerPages:
     def page_size(self) -> int:
         return self.pool.buffer.shape[2]
 
-    def everything(self) -> PageLists:
-        """One list of all pages."""
-        return PageLists(self.slots[:, None], self.counts[:, None])
+    def everything(self, num_rows: int) -> PageLists:
+        """One list of the pages that hold the first `num_rows` rows, where rows lie in order."""
+        counts = self.counts
+        if num_rows < self.num_rows:
+            counts = np.minimum(counts, np.clip(num_rows - np.arange(counts.shape[1]) * self.page_size, 0, None)).astype(np.int32)
+        return PageLists(self.slots[:, None], counts[:, None])
 
     def listed(self, pages: NDArray[np.int32]) -> PageLists:
         """The lists `[Hkv, L, P]` of pages as lists of slots; -1 is no page."""
         heads = np.arange(len(pages))[:, None, None]
         return PageLists(self.slots[heads, pages], np.where(pages >= 0, self.counts[heads, pages], 0).astype(np.int32, copy=False))
 
-    def fetch(self, pages: NDArray[np.int32] | None) -> tuple[Tensor, PageLists]:
-        """A pool on the compute device and the lists that say where in it `pages [Hkv, L, P]` lie; None: all pages."""
-        lists = self.everything() if pages is None else self.listed(pages)
+    def fetch(self, pages: NDArray[np.int32] | None, num_rows: int) -> tuple[Tensor, PageLists]:
+        """A pool on the compute device and the lists that say where in it `pages [Hkv, L, P]` lie; None: those of the first `num_rows`."""
+        lists = self.everything(num_rows) if pages is None else self.listed(pages)
         if self.hot is None:
             return self.pool.buffer, lists
         if pages is None:
@@ -112,6 +115,12 @@ class LayerPages:
         self.counts[:] = 0
         self.counts[:, : table.counts.shape[1]] = table.counts
         self._note_changes(*np.nonzero(self.counts > 0))
+
+    def put_in_order(self, table: PageTable) -> None:
+        """Moves rows that lie where an index wanted them, as `table` says, back into the order of their numbers."""
+        rows = self.in_order(table)
+        self.drop(0)
+        self.append(rows)
 
     def reserve_insertion(self, num_rows: int) -> None:
         """Makes room for the pages that splitting may add: at most one per head and row."""

@@ -6,9 +6,9 @@ in any order. Growing may fail for want of memory or disk; then the pool is as i
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
-import weakref
 from typing import Protocol
 
 import numpy as np
@@ -47,28 +47,30 @@ class DeviceMemory:
 
 
 class FileMemory:
-    """A memory-mapped file in `folder`, deleted with this object. Its blocks are claimed before they are used: a full disk is an error."""
+    """A memory-mapped file in `folder` that goes with this object, and with the process however it ends: it has no name where the system
+    allows that. Its blocks are claimed before they are used: a full disk is an error."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         try:
-            self._file, self.path = tempfile.mkstemp(prefix="hoarfrost-", suffix=".pages", dir=folder)
+            self._file = tempfile.TemporaryFile(prefix="hoarfrost-", suffix=".pages", dir=folder)  # noqa: SIM115
         except OSError as error:
             raise InvalidInput(f"The cold tier's folder {folder!r} takes no file: {error.strerror}; choose another.") from None
-        self._finalizer = weakref.finalize(self, _remove, self._file, self.path)
 
     def grow(self, held: Tensor, num_rows: int) -> Tensor:
-        num_entries = num_rows * held.shape[1:].numel()
-        num_bytes = num_entries * held.element_size()
-        size_before = os.fstat(self._file).st_size
+        file, num_bytes = self._file.fileno(), num_rows * held.shape[1:].numel() * held.element_size()
+        if not num_bytes:
+            return held
+        size_before = os.fstat(file).st_size
         try:
-            _claim(self._file, size_before, num_bytes - size_before)
+            _claim(file, size_before, num_bytes - size_before)
         except OSError as error:
-            os.truncate(self._file, size_before)
+            os.truncate(file, size_before)
             raise InvalidInput(
-                f"The cold tier {self.path} could not grow to {num_bytes >> 20} MiB: {error.strerror}; "
+                f"The cold tier in {self.folder} could not grow to {num_bytes >> 20} MiB: {error.strerror}; "
                 "free some space or choose another folder."
             ) from None
-        return torch.from_file(self.path, shared=True, size=num_entries, dtype=held.dtype).view(num_rows, *held.shape[1:])
+        return torch.frombuffer(mmap.mmap(file, num_bytes), dtype=held.dtype).view(num_rows, *held.shape[1:])
 
 
 def _claim(file: int, start: int, num_bytes: int) -> None:
@@ -82,11 +84,6 @@ def _claim(file: int, start: int, num_bytes: int) -> None:
     os.lseek(file, start, os.SEEK_SET)
     while num_bytes > 0:
         num_bytes -= os.write(file, zeros[: min(num_bytes, len(zeros))])
-
-
-def _remove(file: int, path: str) -> None:
-    os.close(file)
-    os.unlink(path)
 
 
 class PagePool:

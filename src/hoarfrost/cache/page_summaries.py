@@ -49,12 +49,14 @@ class PageSummaries:
         means = content.sum(dim=2, dtype=torch.float32) / rows
         self._means[:, torch.from_numpy(heads), torch.from_numpy(pages)] = means.transpose(0, 1).to(self._means.device)
 
-    def without(self, counts: NDArray[np.int32], fetched: NDArray[np.int32]) -> Summaries:
-        """All pages but those of the lists `fetched [Hkv, L, P]` (-1: none)."""
+    def without(self, counts: NDArray[np.int32], fetched: NDArray[np.int32], num_left_out: NDArray[np.int64]) -> Summaries:
+        """All pages but those of the lists `fetched [Hkv, L, P]` (-1: none) and the newest ones, `num_left_out [L or more]` of them."""
         num_kv_heads, num_lists, _ = fetched.shape
         capacity = self._means.shape[2]
         left = np.zeros((num_kv_heads, num_lists, capacity + 1), np.float32)
-        left[:, :, : counts.shape[1]] = counts[:, None]
+        num_pages = counts.shape[1]
+        num_seen = np.flatnonzero(counts.any(axis=0))[-1] + 1 - num_left_out[:num_lists, None]
+        left[:, :, :num_pages] = np.where(np.arange(num_pages) < num_seen, counts[:, None], 0)
         np.put_along_axis(left, np.where(fetched >= 0, fetched, capacity).astype(np.int64), 0.0, axis=2)
         with np.errstate(divide="ignore"):
             log_counts = torch.from_numpy(np.ascontiguousarray(np.log(left[:, :, :capacity])))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hoarfrost.cache.attention import attend_with_weight, pack_heads
-from hoarfrost.kernels.page_attention import PageLists, Summaries, can_attend
+from hoarfrost.kernels.page_attention import HiddenRows, PageLists, Summaries, can_attend
 from hoarfrost.kernels.page_attention import attend_pages as attend_pages_native
 
 # What a prompt that streams over all pages holds on the compute device at a time: pages per head, and rows of its own.
@@ -31,11 +31,12 @@ def attend_pages(
     *,
     visible: Tensor | None,
     scale: float,
+    hidden: HiddenRows | None = None,
     summaries: Summaries | None = None,
 ) -> Tensor:
     """`softmax(q k^T scale) v` over local rows, listed pages and summaries. `visible` bool `[n, n]`, None: causal. Returns `[n, H, D]`."""
     attend = attend_pages_native if can_attend(queries, keys, pool) else attend_pages_plain
-    return attend(queries, keys, values, pool, pages, visible=visible, scale=scale, summaries=summaries)
+    return attend(queries, keys, values, pool, pages, visible=visible, scale=scale, hidden=hidden, summaries=summaries)
 
 
 def attend_pages_plain(
@@ -47,6 +48,7 @@ def attend_pages_plain(
     *,
     visible: Tensor | None,
     scale: float,
+    hidden: HiddenRows | None = None,
     summaries: Summaries | None = None,
 ) -> Tensor:
     """The twin of `hoarfrost.kernels.page_attention.attend_pages`, for every device and float dtype."""
@@ -54,7 +56,7 @@ def attend_pages_plain(
     num_kv_heads = keys.shape[0]
     accurate = torch.promote_types(queries.dtype, torch.float32)
     grouped = queries.to(accurate).reshape(num_kv_heads, -1, num_rows, head_dim) * scale
-    parts = [_local_part(grouped, keys, values, visible), _page_part(grouped, pool, pages)]
+    parts = [(_local_scores(grouped, keys, visible, hidden), values.to(accurate)[:, None]), _page_part(grouped, pool, pages)]
     if summaries is not None:
         biases = summaries.log_counts[:, None]
         scores = torch.einsum("hgnd,hmd->hgnm", grouped, summaries.mean_keys.to(accurate)) + biases.to(accurate)
@@ -68,13 +70,18 @@ def attend_pages_plain(
     return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1).to(queries.dtype)
 
 
-def _local_part(grouped: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scores `[Hkv, G, n, T]` and values `[Hkv, 1, T, D]` of the local rows."""
+def _local_scores(grouped: Tensor, keys: Tensor, visible: Tensor | None, hidden: HiddenRows | None) -> Tensor:
+    """Scores `[Hkv, G, n, T]` of the local rows, -inf where a row is out of sight, for `grouped [Hkv, G, n, D]`."""
     num_rows = grouped.shape[2]
-    square = visible if visible is not None else torch.ones((num_rows, num_rows), dtype=torch.bool, device=grouped.device).tril()
-    scores = torch.einsum("hgnd,htd->hgnt", grouped, keys.to(grouped.dtype))
-    scores[..., keys.shape[1] - num_rows :].masked_fill_(~square, float("-inf"))
-    return scores, values.to(grouped.dtype)[:, None]
+    scores = torch.matmul(grouped.flatten(1, 2), keys.to(grouped.dtype).transpose(1, 2)).view(*grouped.shape[:3], keys.shape[1])
+    if num_rows > 1:
+        square = visible if visible is not None else torch.ones((num_rows, num_rows), dtype=torch.bool, device=grouped.device).tril()
+        scores[..., keys.shape[1] - num_rows :].masked_fill_(~square, float("-inf"))
+    if hidden is not None:
+        places = torch.arange(keys.shape[1]) - hidden.first
+        unseen = (places >= 0) & (places < torch.from_numpy(hidden.counts)[:, None])
+        scores.masked_fill_(unseen.to(scores.device), float("-inf"))
+    return scores
 
 
 def _page_part(grouped: Tensor, pool: Tensor, pages: PageLists) -> tuple[Tensor, Tensor]:
@@ -91,15 +98,10 @@ def _page_part(grouped: Tensor, pool: Tensor, pages: PageLists) -> tuple[Tensor,
     return scores, values.masked_fill(empty.reshape(num_kv_heads, num_lists, -1, 1), 0.0)
 
 
-def local_log_mass(queries: Tensor, keys: Tensor, square: Tensor | None, scale: float) -> Tensor:
-    """The log of the sum of exponentials over the local rows that each query sees: float32 `[H, n]`."""
-    num_heads, num_rows, _ = queries.shape
-    scores = torch.matmul(pack_heads(queries.float() * scale, len(keys)), keys.float().transpose(1, 2)).view(num_heads, num_rows, -1)
-    if num_rows > 1:
-        if square is None:
-            square = torch.ones((num_rows, num_rows), dtype=torch.bool, device=queries.device).tril()
-        scores[..., scores.shape[2] - num_rows :].masked_fill_(~square, float("-inf"))
-    return torch.logsumexp(scores, dim=-1)
+def local_log_mass(queries: Tensor, keys: Tensor, square: Tensor | None, hidden: HiddenRows | None, scale: float) -> Tensor:
+    """The log of the sum of exponentials over the local rows that each query sees: float32 `[Hkv, G, n]`."""
+    grouped = (queries.float() * scale).reshape(len(keys), -1, *queries.shape[1:])
+    return torch.logsumexp(_local_scores(grouped, keys, square, hidden), dim=-1)
 
 
 def attend_everything(

@@ -23,6 +23,11 @@ class Store(Protocol):
         """Number of committed rows; the row index of a committed row is its position in the sequence."""
         ...
 
+    @property
+    def max_depth(self) -> int | None:
+        """How deep a draft tree may be for each of its rows to attend as if it were decoded alone; None: as deep as may be."""
+        ...
+
     def reserve(self, num_rows: int) -> None:
         """Makes room for `num_rows` rows in all, so that appending up to there never reallocates."""
         ...

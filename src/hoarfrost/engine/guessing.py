@@ -94,7 +94,8 @@ class Guesser:
         """The trees of one round, whose pass will also hold `num_other_rows` rows."""
         parts: list[Part] = []
         for config, group in groups_of(sequences):
-            parts.extend(self._guess_safely(group, config, num_other_rows + sum([part.num_rows for part in parts]), clock))
+            guessed = self._guess_safely(group, config, num_other_rows + sum([part.num_rows for part in parts]), clock)
+            parts.extend(map(within_reach, guessed))
         return parts
 
     def _guess_safely(self, group: Many[Sequence], config: TreeConfig, num_other_rows: int, clock: StageClock) -> list[Part]:
@@ -259,6 +260,12 @@ def groups_of(sequences: Many[Sequence]) -> list[tuple[TreeConfig, list[Sequence
         config = AUTOMATIC if sequence.tree.budget == "auto" else sequence.tree
         groups.setdefault(PLAIN if sequence.distrusts_guesses else config, []).append(sequence)
     return sorted(groups.items(), key=lambda group: group[0].budget == "auto")
+
+
+def within_reach(part: Part) -> Part:
+    """The part without rows that the sequence's store cannot let attend as if they were decoded alone."""
+    max_depth = part.sequence.store.max_depth
+    return part if part.tree is None or max_depth is None else part._replace(tree=part.tree.within_depth(max_depth))
 
 
 def plain_parts(sequences: Many[Sequence]) -> list[Part]:

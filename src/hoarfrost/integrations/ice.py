@@ -11,7 +11,8 @@ the name of their attention function, and only inside the `with` block.
 transformers shows the attention function no cache and the cache no query: the keys that `IceCache.update` returns carry the cache along.
 The registered mask function hands on which columns are padding instead of a mask as wide as the past.
 
-Not served, with a sentence: beam search (its beams would share pages), models with other than full attention, masks with holes.
+Not served, with a sentence: a model outside the block, or another one than the cache was made for, beam search (its beams would share
+pages), models with other than full attention, masks with holes, gradients, attention weights.
 """
 
 from __future__ import annotations
@@ -51,16 +52,37 @@ class IceCache(Cache):
         text_config = model_config.get_text_config()
         check_supported(text_config, f"This {text_config.model_type!r} model")
         self.config = config or IceConfig(**settings)
+        self._shape = _shape_of(text_config)
         super().__init__(layers=[_IceLayer(self, layer) for layer in range(text_config.num_hidden_layers)])
         self.stores: list[IceStore] = []
+        self._announced: int | None = None
         self.num_columns = 0
         self._paddings: list[int] = []
+
+    def announce(self, layer: int) -> None:
+        """Told that `layer` has new rows, which `attend` is to take in before the next layer has any.
+
+        Raises `InvalidInput` where it did not: the model attended on its own, to nothing but these rows.
+        """
+        before, self._announced = self._announced, layer
+        if before is not None and (layer > 0 or before == len(self.layers) - 1):
+            self._announced = None
+            raise InvalidInput("The model attends past its IceCache; put the call into a block `with ice_attention(model):`.")
+
+    def check_model(self, model_config: PreTrainedConfig) -> None:
+        """Raises `InvalidInput` for a model of another shape than that which the cache was made for."""
+        shape = _shape_of(model_config.get_text_config())
+        if shape != self._shape:
+            raise InvalidInput(
+                f"The cache was made for a model of {self._shape} and this one has {shape}; make it with this model's config."
+            )
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, scale: float) -> Tensor:
         """Takes in the new rows of one layer, `[B, heads, n, D]`, and returns their attention `[B, n, H, D]`.
 
         `padding` bool `[B, columns]`: False where a column is padding. The last layer ends the pass: its rows count from then on.
         """
+        self._announced = None
         if layer == 0:
             self._begin_pass(key, padding)
         num_rows = key.shape[2]
@@ -166,12 +188,13 @@ class _IceLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self.is_initialized = True
+        self._mark.cache.announce(self._mark.layer)
         marked = key_states.view_as(key_states)
         marked._ice_mark = self._mark  # type: ignore[attr-defined]
         return marked, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
+        return query_length, self.get_seq_length()  # of the keys that `update` returns
 
     def get_seq_length(self) -> int:
         return self._mark.cache.num_columns
@@ -204,6 +227,22 @@ class _Mark(NamedTuple):
     layer: int
 
 
+class _Shape(NamedTuple):
+    """What the keys and values of a model look like."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    def __str__(self) -> str:
+        return f"{self.num_layers} layers with {self.num_kv_heads} KV heads of {self.head_dim}"
+
+
+def _shape_of(config: PreTrainedConfig) -> _Shape:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return _Shape(config.num_hidden_layers, config.num_key_value_heads, head_dim)
+
+
 def left_paddings(padding: Tensor) -> list[int]:
     """How many columns are padding in each row of a bool mask `[B, columns]`. Raises `InvalidInput` where they are not on the left."""
     seen = padding.bool()
@@ -226,17 +265,25 @@ def _attention(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
+    output_attentions: bool = False,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The registered attention function: `query [B, H, n, D]`, `key` and `value [B, Hkv, n, D]` -> `[B, n, H, D]`."""
     mark: _Mark | None = getattr(key, "_ice_mark", None)
     if mark is None:
         raise InvalidInput("Inside ice_attention the model needs the cache: pass past_key_values=IceCache(model.config, ...).")
+    if mark.layer == 0:
+        mark.cache.check_model(module.config)
+    if output_attentions or module.config.output_attentions:
+        raise InvalidInput(
+            "The ice cache has no attention weights to give, since it does not look at all rows; leave output_attentions out."
+        )
+    if torch.is_grad_enabled() and query.requires_grad:
+        raise InvalidInput("The ice cache passes no gradients on; call the model in a block `with torch.no_grad():`.")
     if attention_mask is not None and attention_mask.ndim != 2:
         raise InvalidInput(f"The ice cache masks padding only, not a mask of shape {tuple(attention_mask.shape)}; leave it out.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    with torch.no_grad():
-        return mark.cache.attend(mark.layer, query, key, value, attention_mask, scale), None
+    return mark.cache.attend(mark.layer, query, key, value, attention_mask, scale), None
 
 
 def _padding_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> Tensor | None:

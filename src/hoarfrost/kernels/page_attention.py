@@ -28,6 +28,13 @@ class PageLists(NamedTuple):
     counts: NDArray[np.int32]
 
 
+class HiddenRows(NamedTuple):
+    """Local rows that some queries do not see: of row i the `counts[i]` rows from `first` on; counts int32 `[n]`. None of the last n is."""
+
+    first: int
+    counts: NDArray[np.int32]
+
+
 class Summaries(NamedTuple):
     """Pages as their means: mean_keys, mean_values float32 `[Hkv, M, D]`; log_counts float32 `[Hkv, L, M]`, -inf for what is left out.
 
@@ -60,13 +67,14 @@ def attend_pages(
     *,
     visible: Tensor | None,
     scale: float,
+    hidden: HiddenRows | None = None,
     summaries: Summaries | None = None,
 ) -> Tensor:
     """`softmax(q k^T scale) v` over local rows, pages and summaries; see `can_attend` for what it takes.
 
     Args:
         queries: `[H, n, D]`.
-        keys, values: the local rows `[Hkv, T, D]`; the last n of them belong to the queries, the others are seen by all.
+        keys, values: the local rows `[Hkv, T, D]`; the last n of them belong to the queries, the others are seen by all but for `hidden`.
         pool: `[slots, 2, S, D]`.
         visible: bool `[n, n]` among the last n local rows; None: causal.
 
@@ -87,6 +95,7 @@ def attend_pages(
             pages.slots,
             pages.counts,
             None if visible is None else visible.numpy(),
+            *((0, None) if hidden is None else hidden),
             *((None, None, None) if summaries is None else (tensor.numpy() for tensor in summaries)),
             scale,
             _array(out),

@@ -68,6 +68,15 @@ class DraftTree:
         rows = slice(num_rows)
         return DraftTree(self.token_ids[rows], self.parents[rows], self.depths[rows], self.ancestors[rows, :num_words])
 
+    def within_depth(self, max_depth: int) -> DraftTree:
+        """The tree without the rows deeper than `max_depth`."""
+        kept = np.flatnonzero(self.depths <= max_depth)
+        if len(kept) == self.num_rows:
+            return self
+        places = np.full(self.num_rows + 1, -1)
+        places[kept] = np.arange(len(kept))
+        return DraftTree.from_parents(self.token_ids[kept].tolist(), places[self.parents[kept]].tolist())
+
     def visible(self) -> NDArray[np.bool_]:
         """bool [n, n]: row i may see row j."""
         as_bytes = self.ancestors.astype("<u8", copy=False).view(np.uint8)

@@ -14,6 +14,7 @@ fewer pages than there are; its result depends on how threads interleave; its sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +60,8 @@ class DciConfig:
 class DciIndex:
     """Implements `PageIndex`; keys are scored on the CPU."""
 
+    only_appends: ClassVar[bool] = False
+
     def __init__(self, config: DciConfig | None = None) -> None:
         self.config = config or DciConfig()
         self._rows = PageRows(np.empty((0, 0, self.page_size), np.int32))
@@ -98,7 +101,7 @@ class DciIndex:
         return self._rows.table
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
         """As published, neither `scale` nor `resident_log_mass` matters."""
         check_query(queries, (len(self._trees), self._head_dim), num_pages)

@@ -14,6 +14,7 @@ go to the lower page: the result depends on the input alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ class IceIndexConfig:
 class IceIndex:
     """Implements `PageIndex`; the sketches live on the CPU, keys may live anywhere."""
 
+    only_appends: ClassVar[bool] = True
+
     def __init__(self, config: IceIndexConfig | None = None) -> None:
         self.config = config or IceIndexConfig()
         self._rows = PageRows(np.empty((0, 0, self.page_size), np.int32))
@@ -84,9 +87,9 @@ class IceIndex:
         return self._rows.table
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
-        counts = self._rows.table.counts
+        counts = self._rows.counts_without(num_left_out)
         check_query(queries, self._sketches.shape, num_pages)
         num_candidates = min(num_pages * self.config.candidates_per_page, counts.shape[1])
         return self._sketches.search(queries, scale, keys, counts, in_log2(resident_log_mass), num_candidates, num_pages)

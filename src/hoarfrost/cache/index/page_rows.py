@@ -32,6 +32,13 @@ class PageRows:
     def table(self) -> PageTable:
         return PageTable(self._rows[:, : self.num_pages], self._counts[:, : self.num_pages])
 
+    def counts_without(self, num_left_out: int) -> NDArray[np.int32]:
+        """Rows per page of all pages in use but the last `num_left_out`; where none are left out, of the emptied ones behind as well."""
+        if not num_left_out:
+            return self.table.counts
+        num_used = int(np.flatnonzero(self._counts.any(axis=0))[-1]) + 1
+        return self._counts[:, : num_used - num_left_out]
+
     def num_bytes(self) -> int:
         return int(self._rows.nbytes + self._counts.nbytes)
 

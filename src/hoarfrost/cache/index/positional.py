@@ -7,6 +7,8 @@ best that pages of its grouping can give, at the cost of a full scan. Both merge
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from hoarfrost.kernels.index import Masses
 
 class QuestIndex:
     """Implements `PageIndex`; reads no keys in `select`."""
+
+    only_appends: ClassVar[bool] = True
 
     def __init__(self, page_size: int = 16) -> None:
         check_page_size(page_size)
@@ -41,13 +45,13 @@ class QuestIndex:
         return self._rows.table
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
         check_query(queries, self._shape, num_pages)
         wanted = queries.detach().to("cpu", torch.float32) * (scale * LOG2_E)
         least, largest = self._bounds.transpose(2, 3)[:, :, None]
         bounds = torch.matmul(wanted.clamp_min(0), largest) + torch.matmul(wanted.clamp_max(0), least)
-        counts = self._rows.table.counts[:, None, None, :]
+        counts = self._rows.counts_without(num_left_out)[:, None, None, :]
         with np.errstate(divide="ignore"):
             masses: Masses = np.where(counts > 0, bounds[..., : counts.shape[3]].numpy() + np.log2(counts.astype(np.float32)), -np.inf)
         return best_pages(masses, in_log2(resident_log_mass), num_pages)
@@ -101,6 +105,8 @@ def _widened(bounds: Tensor, num_pages: int) -> Tensor:
 class ExactIndex:
     """Implements `PageIndex` over pages of consecutive rows, or over the pages of `rows int32 [Hkv, P, S]` where given at `build`."""
 
+    only_appends: ClassVar[bool] = True
+
     def __init__(self, page_size: int = 16) -> None:
         check_page_size(page_size)
         self.page_size = page_size
@@ -120,11 +126,11 @@ class ExactIndex:
         return self._rows.table
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
-        table = self._rows.table
-        check_query(queries, (table.rows.shape[0], self._head_dim), num_pages)
-        masses = all_log_masses(queries, scale, keys, table.counts)
+        counts = self._rows.counts_without(num_left_out)
+        check_query(queries, (len(counts), self._head_dim), num_pages)
+        masses = all_log_masses(queries, scale, keys, counts)
         return best_pages(masses, in_log2(resident_log_mass), num_pages)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:

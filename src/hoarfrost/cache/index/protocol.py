@@ -80,6 +80,14 @@ class PageIndex(Protocol):
         """The rows in the index, the same for every head."""
         ...
 
+    @property
+    def only_appends(self) -> bool:
+        """Whether `insert` leaves all full pages as they are and puts new rows behind them in order, S to a page.
+
+        Then rows may be inserted while the window still holds them, and `select` is told how many of the newest pages to leave out.
+        """
+        ...
+
     def build(self, keys: Tensor, queries: Tensor | None = None) -> None:
         """Groups `keys [Hkv, N, D]` (rotated already, finite, any float dtype) into pages; forgets what was there before.
 
@@ -93,7 +101,7 @@ class PageIndex(Protocol):
         ...
 
     def select(
-        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None
+        self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
         """Per KV head and set of queries the `num_pages` pages that matter most: int32 `[Hkv, L, num_pages]`, best first, -1 = none.
 
@@ -106,6 +114,7 @@ class PageIndex(Protocol):
             keys: the store's keys, laid out as `pages()` says.
             resident_log_mass: float32 `[Hkv, L, R]`: the log of the sum of exponentials over the rows that are attended to in any case
                 (sinks, window); a query that looks mostly there has less of a say. None: it is left out of the softmax.
+            num_left_out: so many of the newest pages are as if they were not there; always 0 unless the index `only_appends`.
         """
         ...
 

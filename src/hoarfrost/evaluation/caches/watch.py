@@ -50,6 +50,10 @@ class WatchedStore:
     def length(self) -> int:
         return self._store.length
 
+    @property
+    def max_depth(self) -> int | None:
+        return self._store.max_depth
+
     def reserve(self, num_rows: int) -> None:
         self._store.reserve(num_rows)
 

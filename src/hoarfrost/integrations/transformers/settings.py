@@ -16,6 +16,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation.logits_process import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.integrations.ice import IceCache
 from hoarfrost.sampling.params import MIN_TEMPERATURE
 
 _ONE_BRANCH = "every row is one hypothesis here"
@@ -90,6 +91,11 @@ def refuse_unsupported(config: GenerationConfig, model_inputs: Mapping[str, Any]
     if foreign:
         raise InvalidInput(f"{foreign[0]} cannot be combined with ddtree, which decodes from input_ids and attention_mask alone.")
     cache = model_inputs.get("past_key_values")
+    if isinstance(cache, IceCache):
+        raise InvalidInput(
+            "An IceCache cannot be combined with ddtree, which keeps keys and values in a store of its own; "
+            "for draft trees over few rows use Engine.load(model, cache=IceConfig(...)), or leave out custom_generate."
+        )
     if cache is not None and cache.get_seq_length() > 0:
         raise InvalidInput(
             "past_key_values holds tokens already, and a drafter cannot read what it needs of them out of a cache; "
