@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ from hoarfrost.drafting.network import DFlashModel, context_keys_values, norm, r
 from hoarfrost.training.anchors import PackedBlocks
 
 BLOCKS_PER_GROUP = 16  # larger groups waste products with rows past the earlier anchors, smaller ones have small products
+
+
+class Triple(NamedTuple):
+    """Queries `[..., Hq, D]`, keys and values `[..., Hkv, D]` of block rows."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,31 +75,31 @@ def packed_hidden(model: DFlashModel, embeddings: Tensor, features: Tensor, bloc
             context: tuple[Tensor, Tensor] = context,
             visibility: Visibility = visibility,
         ) -> Tensor:
-            block_rows = (rows.view(len(blocks.token_ids), -1, *rows.shape[1:]) for rows in (queries, keys, values))
-            return packed_attention(*block_rows, *context, groups, visibility).flatten(0, 1)
+            own = Triple(*(rows.view(len(blocks.token_ids), -1, *rows.shape[1:]) for rows in (queries, keys, values)))
+            return packed_attention(own, context[0], context[1], groups, visibility).flatten(0, 1)
 
         hidden = run_layer(config, layer, hidden, tables, attend)
     return norm(hidden, weights.norm, config.rms_norm_eps).view(*blocks.token_ids.shape, -1)
 
 
 def packed_attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    context_keys: Tensor,
-    context_values: Tensor,
-    groups: Sequence[Group],
-    visibility: Visibility,
+    blocks: Triple, context_keys: Tensor, context_values: Tensor, groups: Sequence[Group], visibility: Visibility
 ) -> Tensor:
-    """Attention `[B, b, Hq, D]` of `queries [B, b, Hq, D]` over the block's own `keys, values [B, b, Hkv, D]` and the context before its
-    anchor, `context_keys, context_values [C, Hkv, D]`."""
+    """Attention `[B, b, Hq, D]` of the queries of `blocks [B, b, ...]` over their own keys and values and the context before their anchors,
+    `context_keys, context_values [C, Hkv, D]`."""
     mixed = []
     for group in groups:
-        own = (rows[group.blocks].unflatten(0, group.anchors.shape) for rows in (queries, keys, values))
-        context = (rows[group.context].unflatten(0, (len(group.anchors), -1)) for rows in (context_keys, context_values))
-        of_group = group_attention(*own, *context, group.anchors, visibility).flatten(0, 1)
-        mixed.append(of_group if group.real is None else of_group[group.real])
+        own = Triple(*(pick(rows, group.blocks, *group.anchors.shape) for rows in blocks))
+        before = [pick(rows, group.context, len(group.anchors), -1) for rows in (context_keys, context_values)]
+        of_group = group_attention(own, before[0], before[1], group.anchors, visibility).flatten(0, 1)
+        mixed.append(of_group if group.real is None else of_group.index_select(0, group.real))
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+def pick(rows: Tensor, which: slice | Tensor, *shape: int) -> Tensor:
+    """The rows `which`, in `shape`."""
+    picked = rows[which] if isinstance(which, slice) else rows.index_select(0, which)  # whose gradient is a plain sum
+    return picked.reshape(*shape, *rows.shape[1:])
 
 
 def groups_on(device: torch.device, blocks: PackedBlocks) -> Iterator[Group]:
@@ -133,14 +142,13 @@ def upload(values: NDArray[np.int64], device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def group_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, context_keys: Tensor, context_values: Tensor, anchors: Tensor, visibility: Visibility
-) -> Tensor:
-    """Attention of blocks `queries [S, a, b, Hq, D]`, `keys, values [S, a, b, Hkv, D]` over `context_keys, context_values [S, T, Hkv, D]`
-    before `anchors [S, a]`."""
+def group_attention(blocks: Triple, context_keys: Tensor, context_values: Tensor, anchors: Tensor, visibility: Visibility) -> Tensor:
+    """Attention `[S, a, b, Hq, D]` of `blocks [S, a, b, ...]` over themselves and `context_keys, context_values [S, T, Hkv, D]` before
+    `anchors [S, a]`."""
+    queries, keys, values = blocks
     num_sequences, num_blocks, block_size, _, head_dim = queries.shape
     num_kv_heads, num_context = keys.shape[3], context_keys.shape[1]
-    heads = queries.unflatten(3, (num_kv_heads, -1)).permute(0, 3, 1, 2, 4, 5) * head_dim**-0.5  # [S, Hkv, a, b, G, D]
+    heads = queries.view(*queries.shape[:3], num_kv_heads, -1, head_dim).permute(0, 3, 1, 2, 4, 5) * head_dim**-0.5  # [S, Hkv, a, b, G, D]
     to_context = heads.reshape(num_sequences, num_kv_heads, -1, head_dim) @ context_keys.permute(0, 2, 3, 1)
     to_block = heads.flatten(3, 4) @ keys.permute(0, 3, 1, 4, 2)  # [S, Hkv, a, b * G, b]
     context_bias, block_bias = biases(anchors, block_size, num_context, visibility, to_context.dtype)

@@ -37,7 +37,8 @@ class PageRows:
         if not num_left_out:
             return self.table.counts
         num_used = int(np.flatnonzero(self._counts.any(axis=0))[-1]) + 1
-        return self._counts[:, : num_used - num_left_out]
+        counts: NDArray[np.int32] = self._counts[:, : num_used - num_left_out]
+        return counts
 
     def num_bytes(self) -> int:
         return int(self._rows.nbytes + self._counts.nbytes)
