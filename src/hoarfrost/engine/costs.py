@@ -82,8 +82,7 @@ def _place(count: int) -> tuple[int, float]:
 
 def _on_line(counts: Sequence[int], values: Sequence[float]) -> list[float]:
     """Values at `COUNTS` from those at `counts`. Behind the last two their line goes on; of a single one, that through zero."""
-    before = 0.0 if len(counts) == 1 else (values[-1] - values[-2]) / (counts[-1] - counts[-2])
-    slope = values[-1] / counts[-1] if len(counts) == 1 else before
+    slope = values[-1] / counts[-1] if len(counts) == 1 else (values[-1] - values[-2]) / (counts[-1] - counts[-2])
     inside = np.interp(COUNTS, counts, values)
     return (inside + slope * np.maximum(0, np.array(COUNTS) - counts[-1])).tolist()  # type: ignore[no-any-return]
 

@@ -28,7 +28,7 @@ from hoarfrost.engine.statistics import StageClock
 from hoarfrost.tree import MAX_BUDGET
 
 TRIAL_SHARE: dict[Way, float] = {"retrieved": 0.0025, "drafted": 0.0075}
-NUM_YOUNG, MAX_SHARE = 1.0, 0.2
+NUM_YOUNG, MAX_SHARE = 0.5, 0.2
 """In round n the n-th part of so many rounds is set aside, if that is more, at most `MAX_SHARE` of one."""
 PLAIN_STRETCH = 8
 NUM_TURNS = 4
@@ -94,8 +94,8 @@ class Policy:
         if self._num_plain_left and self._num_plain_sequences == num_sequences:
             self._num_plain_left -= 1
             return [PLAIN] * num_sequences
-        plain_ms, prospects = self._prospects(sequences, num_other_rows)
-        ways, rate = best_ways(prospects, plain_ms)
+        plain_ms, draft_ms, prospects = self._prospects(sequences, num_other_rows)
+        ways, rate = best_ways(prospects, plain_ms, draft_ms)
         choices = [Choice(way) for way in ways]
         for way in self._saved:
             resting = [index for index, one in enumerate(prospects) if way in one and ways[index] != way]
@@ -104,7 +104,7 @@ class Policy:
                 continue
             index = min(resting, key=lambda index: self._yield(sequences[index], way).weight(self._num_rounds))
             loss = (prospects[index][ways[index]].gain(rate) - prospects[index][way].gain(rate)) / rate
-            loss += self._alone_ms(ways, len([one for one in prospects if way in one])) if way == "drafted" else 0.0
+            loss += draft_ms if way == "drafted" and "drafted" not in ways else 0.0
             if self._saved[way] >= loss:
                 self._saved[way] -= max(0.0, loss)
                 choices[index] = Choice(way, is_trial=True)
@@ -134,7 +134,7 @@ class Policy:
         for part, outcome in chosen:
             choice = part.choice
             if choice.way != "plain" and part.tree is not None and outcome.token_ids:
-                tokens = (part.expected + len(outcome.token_ids)) / 2 - 1  # what comes scatters, what is expected may be wrong
+                tokens = (part.expected + 2 * len(outcome.token_ids)) / 3 - 1  # what comes scatters, what is expected may be wrong
                 for one in (self._yield(part.sequence, choice.way), self._common_yield(part.sequence, choice.way)):
                     one.add(tokens, part.tree.num_rows - 1, self._num_rounds, is_trial=choice.is_trial)
 
@@ -149,8 +149,9 @@ class Policy:
             beside = 1000 * (seconds["build"] + seconds["host"]) / len(parts)
             self._host_ms[ways[0]] += HOST_STEP * (min(beside, 2 * self._host_ms[ways[0]]) - self._host_ms[ways[0]])
 
-    def _prospects(self, sequences: Many[Sequence], num_other_rows: int) -> tuple[float, list[dict[Way, Prospect]]]:
-        """What a plain round takes; and per sequence what each way of guessing is likely to bring and to take."""
+    def _prospects(self, sequences: Many[Sequence], num_other_rows: int) -> tuple[float, float, list[dict[Way, Prospect]]]:
+        """What a plain round takes; what a draft takes for any number of sequences, beside what it takes for each; and per sequence what
+        each way of guessing is likely to bring and to take."""
         passes, num_sequences = self.costs.passes, len(sequences)
         context = mean_context(sequences)
         expected = [{way: self._expected(sequence, way) for way in self._ways(sequence)} for sequence in sequences]
@@ -158,22 +159,17 @@ class Policy:
         num_nodes = max(1, round(sum([max((nodes for _, nodes in one.values()), default=0.0) for one in expected])))
         pass_ms = passes.at(num_rows, context)
         node_ms = max(0.0, passes.at(num_rows + num_nodes, context) - pass_ms) / num_nodes
-        num_draftable = sum(["drafted" in one for one in expected])
         extra_ms = {way: self._host_ms[way] - self._host_ms["plain"] for way in self._saved}
-        if num_draftable and self.costs.drafts is not None:
-            extra_ms["drafted"] += self.costs.drafts.at(num_draftable) / num_draftable
+        draft_ms = 0.0
+        if (drafts := self.costs.drafts) is not None:
+            each_ms = (drafts.at(num_sequences + 1) - drafts.at(1)) / num_sequences
+            draft_ms = drafts.at(1) - each_ms
+            extra_ms["drafted"] += each_ms
         prospects = [
             {"plain": NOTHING, **{way: Prospect(tokens, extra_ms[way] + nodes * node_ms) for way, (tokens, nodes) in one.items()}}
             for one in expected
         ]
-        return pass_ms + num_sequences * self._host_ms["plain"], prospects
-
-    def _alone_ms(self, ways: Many[Way], num_draftable: int) -> float:
-        """What drafting for one sequence more takes beyond its share of a draft for all."""
-        drafts, num_drafted = self.costs.drafts, ways.count("drafted")
-        if drafts is None:
-            return 0.0
-        return drafts.at(num_drafted + 1) - (drafts.at(num_drafted) if num_drafted else 0.0) - drafts.at(num_draftable) / num_draftable
+        return pass_ms + num_sequences * self._host_ms["plain"], draft_ms, prospects
 
     def _ways(self, sequence: Sequence) -> list[Way]:
         if sequence.num_remaining < 2:
@@ -196,19 +192,27 @@ class Policy:
         return self._common.setdefault((way, round(4 * sequence.params.temperature)), Yield(1.0))
 
 
-def best_ways(prospects: Many[dict[Way, Prospect]], plain_ms: float) -> tuple[list[Way], float]:
+def best_ways(prospects: Many[dict[Way, Prospect]], plain_ms: float, draft_ms: float) -> tuple[list[Way], float]:
     """The ways of all sequences that make tokens per millisecond largest, and how many those are."""
     ways: list[Way] = ["plain"] * len(prospects)
     rate = len(prospects) / plain_ms
     for _ in range(NUM_TURNS):
-        price = rate
-        picked = [max(one, key=lambda way, one=one: one[way].gain(price)) for one in prospects]  # type: ignore[misc]
-        taken = [one[way] for way, one in zip(picked, prospects, strict=True)]
-        reached = (len(prospects) + sum([one.tokens for one in taken])) / (plain_ms + sum([one.milliseconds for one in taken]))
+        undrafted = [best_way(one, rate, without="drafted") for one in prospects]
+        picked = [best_way(one, rate) for one in prospects]
+        gained = sum([one[way].gain(rate) - one[other].gain(rate) for one, way, other in zip(prospects, picked, undrafted, strict=True)])
+        if gained < rate * draft_ms:
+            picked = undrafted
+        taken = [one[way] for one, way in zip(prospects, picked, strict=True)]
+        milliseconds = plain_ms + (draft_ms if "drafted" in picked else 0.0) + sum([one.milliseconds for one in taken])
+        reached = (len(prospects) + sum([one.tokens for one in taken])) / milliseconds
         if reached <= rate:
             break
         ways, rate = picked, reached
     return ways, rate
+
+
+def best_way(prospect: dict[Way, Prospect], rate: float, without: Way | None = None) -> Way:
+    return max((way for way in prospect if way != without), key=lambda way: prospect[way].gain(rate))
 
 
 def mean_context(sequences: Many[Sequence]) -> float:
