@@ -1,8 +1,8 @@
 """What the rows of one round see: of each other, of the window, and of the newest pages.
 
-A row that stands `depth` tokens behind the committed rows would be decoded alone when as many more rows are committed, and by then the oldest
-rows of the window may have left it. Those stand in the newest pages already (`IceStore`), so that both can be had at once: the deeper rows of
-a round do not see them in the window any more and may find them in the pages, the others do and may not.
+A row that stands `depth` tokens behind the committed rows would be decoded alone when as many more rows are committed, and by then the
+oldest rows of the window may have left it. Those stand in the newest pages already (`IceStore`), so that both can be had at once: the
+deeper rows of a round do not see them in the window any more and may find them in the pages, the others do and may not.
 """
 
 from __future__ import annotations

@@ -272,9 +272,10 @@ def _attention(
     mark: _Mark | None = getattr(key, "_ice_mark", None)
     if mark is None:
         raise InvalidInput("Inside ice_attention the model needs the cache: pass past_key_values=IceCache(model.config, ...).")
+    config: Any = module.config
     if mark.layer == 0:
-        mark.cache.check_model(module.config)
-    if output_attentions or module.config.output_attentions:
+        mark.cache.check_model(config)
+    if output_attentions or config.output_attentions:
         raise InvalidInput(
             "The ice cache has no attention weights to give, since it does not look at all rows; leave output_attentions out."
         )
