@@ -95,8 +95,8 @@ void estimate_log_masses_face(const Input<uint8_t, 5>& blocks, const Input<uint1
 template <class Key, class Stored>
 void search_pages_face(const Input<uint8_t, 5>& blocks, const Input<uint16_t, 4>& factors, const Input<float, 1>& flips,
                        const Input<int32_t, 2>& counts, const Strided<Stored>& pool, const Input<int64_t, 2>& slots, const Input<float, 4>& queries,
-                       const std::optional<Input<float, 3>>& resident, float scale, size_t num_candidates, InPlace<int32_t, 3> chosen,
-                       size_t num_threads, const OptionalName& instruction_set) {
+                       const std::optional<Input<float, 3>>& resident, float scale, size_t num_candidates, bool single_rows,
+                       InPlace<int32_t, 3> chosen, size_t num_threads, const OptionalName& instruction_set) {
     const size_t num_heads = blocks.shape(0), capacity = blocks.shape(1), num_units = blocks.shape(2), num_bytes = blocks.shape(3);
     const size_t num_pages = counts.shape(1), num_sets = queries.shape(1), num_queries = queries.shape(2), padded = flips.shape(0);
     const KeySlots<Key> keys = slots_of<Key>(pool);
@@ -109,6 +109,7 @@ void search_pages_face(const Input<uint8_t, 5>& blocks, const Input<uint16_t, 4>
                 (!resident || has_shape(*resident, {num_heads, num_sets, num_queries})) && chosen.shape(0) == num_heads &&
                 chosen.shape(1) == num_sets,
             "Blocks, pages, queries and results must fit each other.");
+    require(!single_rows || keys.slot_stride % keys.head_dim == 0, "Slots must lie a whole number of rows apart.");
     check_counts(counts.data(), counts.size(), keys.page_size);
     for (size_t head = 0; head < num_heads; ++head)
         check_slots(slots.data() + head * slots.shape(1), counts.data() + head * num_pages, num_pages, keys.num_slots);
@@ -123,7 +124,7 @@ void search_pages_face(const Input<uint8_t, 5>& blocks, const Input<uint16_t, 4>
                                      keys,
                                      slots.data() + head * slots.shape(1)};
         search_pages(held, queries.data() + set * num_queries * keys.head_dim, num_queries, scale,
-                     resident ? resident->data() + set * num_queries : nullptr, num_candidates, chosen.shape(2), variant,
+                     resident ? resident->data() + set * num_queries : nullptr, num_candidates, chosen.shape(2), single_rows, variant,
                      chosen.data() + set * chosen.shape(2));
     });
 }
@@ -188,8 +189,9 @@ void bind_key_kernels(nb::module_& module, const std::string& suffix) {
                "instruction_set"_a = nb::none(), "Exact log-masses of chosen pages, from their keys.");
     module.def(("index_search_pages" + suffix).c_str(), &search_pages_face<Key, Stored>, "blocks"_a.noconvert(), "factors"_a.noconvert(),
                "flips"_a.noconvert(), "counts"_a.noconvert(), "pool"_a.noconvert(), "slots"_a.noconvert(), "queries"_a.noconvert(),
-               "resident"_a.none(), "scale"_a, "num_candidates"_a, "chosen"_a.noconvert(), "num_threads"_a,
-               "instruction_set"_a = nb::none(), "The best pages of each set of queries: estimated from sketches, the best of those scored exactly.");
+               "resident"_a.none(), "scale"_a, "num_candidates"_a, "single_rows"_a, "chosen"_a.noconvert(), "num_threads"_a,
+               "instruction_set"_a = nb::none(),
+               "The best pages of each set of queries, or their best rows: estimated from sketches, the best of those scored exactly.");
 }
 
 }  // namespace

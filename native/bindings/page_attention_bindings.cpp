@@ -11,12 +11,15 @@ namespace hoarfrost {
 
 namespace {
 
-void check_pages(const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows, size_t num_slots, size_t page_size) {
-    for (size_t axis = 0; axis < 3; ++axis) require(slots.shape(axis) == page_rows.shape(axis), "slots and page_rows must be of one shape.");
+void check_pages(const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows, const std::optional<Input<int32_t, 3>>& first_rows,
+                 size_t num_slots, size_t page_size) {
+    for (size_t axis = 0; axis < 3; ++axis)
+        require(slots.shape(axis) == page_rows.shape(axis) && (!first_rows || first_rows->shape(axis) == slots.shape(axis)),
+                "slots, page_rows and first_rows must be of one shape.");
     for (size_t i = 0; i < slots.size(); ++i) {
-        const int32_t rows = page_rows.data()[i];
+        const int32_t rows = page_rows.data()[i], first = first_rows ? first_rows->data()[i] : 0;
         if (rows <= 0) continue;
-        require(static_cast<size_t>(rows) <= page_size, "A page has more rows than fit.");
+        require(first >= 0 && static_cast<size_t>(first) + static_cast<size_t>(rows) <= page_size, "A page has more rows than fit.");
         require(static_cast<uint64_t>(slots.data()[i]) < num_slots, "A page lies outside the pool.");
     }
 }
@@ -34,7 +37,7 @@ bool has_dense_rows(const Strided<Stored>& rows, size_t head_dim) {
 template <class Scalar, class Stored>
 void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& local_keys, const Strided<Stored>& local_values,
                        const Input<Stored, 4>& pool, const Input<int64_t, 3>& slots, const Input<int32_t, 3>& page_rows,
-                       const std::optional<Input<bool, 2>>& visible, size_t first_hidden, const std::optional<Input<int32_t, 1>>& num_hidden,
+                       const std::optional<Input<int32_t, 3>>& first_rows, const std::optional<Input<bool, 2>>& visible, size_t first_hidden, const std::optional<Input<int32_t, 1>>& num_hidden,
                        const std::optional<Input<float, 3>>& mean_keys, const std::optional<Input<float, 3>>& mean_values,
                        const std::optional<Input<float, 3>>& log_counts, float scale, InPlace<Stored, 3> out, size_t num_threads,
                        const OptionalName& instruction_set) {
@@ -50,7 +53,7 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
     require(out.shape(0) == num_rows && out.shape(1) == num_heads && out.shape(2) == head_dim, "The result must be [rows, heads, head size].");
     require(!visible || (visible->shape(0) == num_rows && visible->shape(1) == num_rows), "The visibility must be [rows, rows].");
     require(!num_hidden || num_hidden->shape(0) == num_rows, "There must be one number of hidden rows per row.");
-    check_pages(slots, page_rows, pool.shape(0), pool.shape(2));
+    check_pages(slots, page_rows, first_rows, pool.shape(0), pool.shape(2));
     size_t num_summaries = 0;
     if (log_counts) {
         num_summaries = log_counts->shape(2);
@@ -84,6 +87,7 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
         .list_length = slots.shape(2),
         .slots = slots.data(),
         .page_rows = page_rows.data(),
+        .first_rows = first_rows ? first_rows->data() : nullptr,
         .num_summaries = num_summaries,
         .mean_keys = log_counts ? mean_keys->data() : nullptr,
         .mean_values = log_counts ? mean_values->data() : nullptr,
@@ -98,7 +102,7 @@ void attend_pages_face(const Strided<Stored>& queries, const Strided<Stored>& lo
 template <class Scalar, class Stored>
 void bind(nb::module_& module, const char* name) {
     module.def(name, &attend_pages_face<Scalar, Stored>, "queries"_a.noconvert(), "local_keys"_a.noconvert(), "local_values"_a.noconvert(),
-               "pool"_a.noconvert(), "slots"_a.noconvert(), "page_rows"_a.noconvert(), "visible"_a.none(), "first_hidden"_a,
+               "pool"_a.noconvert(), "slots"_a.noconvert(), "page_rows"_a.noconvert(), "first_rows"_a.none(), "visible"_a.none(), "first_hidden"_a,
                "num_hidden"_a.none(), "mean_keys"_a.none(), "mean_values"_a.none(), "log_counts"_a.none(), "scale"_a, "out"_a.noconvert(), "num_threads"_a,
                "instruction_set"_a = nb::none(), "Attention over local rows, pages of a pool and summaries of others, in one softmax.");
 }

@@ -34,7 +34,8 @@ struct PageAttention {
     const Scalar* pool;  // [slots, 2, page_size, head_dim]: keys, then values
     size_t page_size, num_lists, list_length;
     const int64_t* slots;      // [num_kv_heads, num_lists, list_length]
-    const int32_t* page_rows;  // the same shape: rows filled, from the front; 0 for an entry that is none
+    const int32_t* page_rows;   // the same shape: rows that are seen, from `first_rows` on; 0 for an entry that is none
+    const int32_t* first_rows;  // the same shape; null: from the front
 
     // Summaries of `num_summaries` pages per KV head: a page counts as if all its rows were their mean.
     size_t num_summaries;

@@ -237,7 +237,8 @@ void attend_fetched(const PageAttention<Scalar>& problem, size_t kv_head, HeadSt
         const size_t place = (kv_head * problem.num_lists + list) * problem.list_length;
         for (size_t i = place; i < place + problem.list_length; ++i) {
             if (problem.page_rows[i] <= 0) continue;
-            const Scalar* keys = problem.pool + static_cast<size_t>(problem.slots[i]) * 2 * page_scalars;
+            const size_t first_row = problem.first_rows != nullptr ? static_cast<size_t>(problem.first_rows[i]) : 0;
+            const Scalar* keys = problem.pool + static_cast<size_t>(problem.slots[i]) * 2 * page_scalars + first_row * problem.head_dim;
             for (size_t start = 0, rows = static_cast<size_t>(problem.page_rows[i]); start < rows; start += block_rows)
                 reader.add(keys + start * problem.head_dim, keys + page_scalars + start * problem.head_dim, std::min(block_rows, rows - start));
         }

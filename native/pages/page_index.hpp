@@ -95,9 +95,10 @@ struct SketchedKeys {
 
 // Writes the `num_wanted` pages that matter most to the queries [num_queries, head_dim] together, best first, -1 behind: of all pages those
 // `num_candidates` with the largest estimates are scored exactly. `scale` includes log2 e; `resident` are the log2 masses of what the
-// queries see besides, [num_queries], or null.
+// queries see besides, [num_queries], or null. With `single_rows` the rows of those pages compete by themselves, and those that are chosen are
+// written as page * page_size + place within the page.
 template <class Key>
 void search_pages(const SketchedKeys<Key>& held, const float* queries, size_t num_queries, float scale, const float* resident,
-                  size_t num_candidates, size_t num_wanted, InstructionSet instruction_set, int32_t* chosen);
+                  size_t num_candidates, size_t num_wanted, bool single_rows, InstructionSet instruction_set, int32_t* chosen);
 
 }  // namespace hoarfrost

@@ -240,6 +240,7 @@ def attend_pages(
     pool: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
     slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
     page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    first_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
     visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order="C", device="cpu", writable=False)] | None,
     first_hidden: int,
     num_hidden: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
@@ -262,6 +263,7 @@ def attend_pages_bfloat16(
     pool: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order="C", device="cpu", writable=False)],
     slots: Annotated[NDArray[numpy.int64], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
     page_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)],
+    first_rows: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
     visible: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order="C", device="cpu", writable=False)] | None,
     first_hidden: int,
     num_hidden: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
@@ -627,12 +629,13 @@ def index_search_pages(
     resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
     scale: float,
     num_candidates: int,
+    single_rows: bool,
     chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None:
     """
-    The best pages of each set of queries: estimated from sketches, the best of those scored exactly.
+    The best pages of each set of queries, or their best rows: estimated from sketches, the best of those scored exactly.
     """
 
 def index_sketch_keys_bfloat16(
@@ -671,12 +674,13 @@ def index_search_pages_bfloat16(
     resident: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu", writable=False)] | None,
     scale: float,
     num_candidates: int,
+    single_rows: bool,
     chosen: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
     num_threads: int,
     instruction_set: str | None = None,
 ) -> None:
     """
-    The best pages of each set of queries: estimated from sketches, the best of those scored exactly.
+    The best pages of each set of queries, or their best rows: estimated from sketches, the best of those scored exactly.
     """
 
 def index_group_similar(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -48,10 +48,12 @@ class Case:
                 seen = [*past, *(num_past + other for other in range(num_rows) if self.sees(row, other))]
                 keys, values = [self.keys[kv_head, seen].double()], [self.values[kv_head, seen].double()]
                 index = min(row, self.pages.slots.shape[1] - 1)
-                for slot, count in zip(self.pages.slots[kv_head, index], self.pages.counts[kv_head, index], strict=True):
+                firsts = np.zeros_like(self.pages.counts) if self.pages.places is None else self.pages.places
+                lists = (array[kv_head, index] for array in (self.pages.slots, firsts, self.pages.counts))
+                for slot, first, count in zip(*lists, strict=True):
                     if count > 0:
-                        keys.append(self.pool[slot, 0, :count].double())
-                        values.append(self.pool[slot, 1, :count].double())
+                        keys.append(self.pool[slot, 0, first : first + count].double())
+                        values.append(self.pool[slot, 1, first : first + count].double())
                 scores = torch.cat(keys) @ self.queries[head, row].double() * SCALE
                 if self.summaries is not None:
                     keys_of_means = self.summaries.mean_keys[kv_head].double() @ self.queries[head, row].double() * SCALE
@@ -82,13 +84,16 @@ def make_case(data: st.DataObject, dtype: torch.dtype) -> Case:
     pool = torch.randn(11, 2, page_size, head_dim).to(dtype)
     shape = (num_kv_heads, num_lists, num_pages)
     generator = np.random.default_rng(draw(st.integers(0, 1000)))
-    counts = generator.integers(0, page_size + 1, shape).astype(np.int32)
+    places = generator.integers(0, page_size, shape).astype(np.int32) if draw(st.booleans()) else None
+    counts = generator.integers(0, page_size + 1 if places is None else 2, shape).astype(np.int32)
     slots = np.where(counts > 0, generator.integers(0, 11, shape), -1)
     for slot in set(range(11)) - set(slots[counts > 0].tolist()):
         pool[slot] = float("nan")  # never looked at
     square = (torch.rand(num_rows, num_rows) < 0.5).fill_diagonal_(True) if draw(st.booleans()) else None
     summaries = make_summaries(num_kv_heads, num_lists, draw(st.integers(1, 70)), head_dim) if draw(st.booleans()) else None
-    return Case(queries, keys, values, pool, PageLists(slots, counts), square, summaries, make_hidden(data, num_local - num_rows, num_rows))
+    return Case(
+        queries, keys, values, pool, PageLists(slots, counts, places), square, summaries, make_hidden(data, num_local - num_rows, num_rows)
+    )
 
 
 def make_hidden(data: st.DataObject, num_past: int, num_rows: int) -> HiddenRows | None:
@@ -129,7 +134,10 @@ def test_both_ways_equal_one_softmax(way: str, dtype: torch.dtype, data: st.Data
 @given(data=st.data())
 def test_streaming_over_all_pages_is_the_same(data: st.DataObject) -> None:
     case = make_case(data, torch.float64)
-    case = Case(case.queries, case.keys, case.values, case.pool, PageLists(*(x[:, :1] for x in case.pages)), case.visible, None)
+    assume(case.pages.places is None)
+    case = Case(
+        case.queries, case.keys, case.values, case.pool, PageLists(case.pages.slots[:, :1], case.pages.counts[:, :1]), case.visible, None
+    )
     assert_streams(case)
 
 
@@ -172,14 +180,20 @@ def run_kernel(
     out = torch.empty(queries.shape[1], queries.shape[0], queries.shape[2], dtype=queries.dtype)
     arrays = [page_attention._array(tensor) for tensor in (queries, rows, rows, pool)]
     kernel = _native.attend_pages if queries.dtype == torch.float32 else _native.attend_pages_bfloat16
-    kernel(*arrays, slots, counts, None, 0, None, None, None, None, SCALE, page_attention._array(out), num_threads, name)
+    kernel(*arrays, slots, counts, None, None, 0, None, None, None, None, SCALE, page_attention._array(out), num_threads, name)
     return out
 
 
 def test_the_kernel_reads_no_page_outside_its_pool() -> None:
     queries, rows, pool = torch.randn(2, 1, 16), torch.randn(2, 3, 16), torch.randn(4, 2, 5, 16)
-    for slot, count, message in ((4, 5, "outside the pool"), (-1, 5, "outside the pool"), (0, 6, "more rows")):
-        lists = PageLists(np.full((2, 1, 1), slot), np.full((2, 1, 1), count, np.int32))
+    for slot, count, place, message in (
+        (4, 5, 0, "outside the pool"),
+        (-1, 5, 0, "outside the pool"),
+        (0, 6, 0, "more rows"),
+        (0, 1, 5, "more rows"),
+        (0, 1, -1, "more rows"),
+    ):
+        lists = PageLists(np.full((2, 1, 1), slot), *(np.full((2, 1, 1), number, np.int32) for number in (count, place)))
         with pytest.raises(InvalidInput, match=message):
             page_attention.attend_pages(queries, rows, rows, pool, lists, visible=None, scale=1.0)
     with pytest.raises(InvalidInput, match="float64"):

@@ -50,7 +50,7 @@ class HotPages:
         if len(heads):
             self._copy(pool, cold_slots[missing], heads * self._held.shape[1] + place[missing])
         slots = (self._held[:, None] == wanted[:, :, None]).argmax(axis=2) + np.arange(num_kv_heads)[:, None] * self._held.shape[1]
-        return self.buffer, PageLists(slots.reshape(pages.shape), cold.counts)
+        return self.buffer, cold._replace(slots=slots.reshape(pages.shape))
 
     def num_bytes(self) -> int:
         return 0 if self.buffer is None else self.buffer.nbytes

@@ -156,7 +156,7 @@ class IceStore:
         pool, lists = pages.fetch(chosen, self.num_left)
         if chosen is None:
             return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale)
-        summaries = None if pages.summaries is None else pages.summaries.without(pages.counts, chosen, view.pages_ahead)
+        summaries = None if pages.summaries is None else pages.summaries.without(pages.counts, chosen.pages, view.pages_ahead)
         return attend_pages(queries, keys, values, pool, lists, visible=square, scale=scale, hidden=view.hidden, summaries=summaries)
 
     def start_decoding(self) -> None:
@@ -213,15 +213,18 @@ class IceStore:
         return num_rows / (num_pages * self.config.page_size) if num_pages else 1.0
 
     def selected_pages(self, layer: int) -> Tensor | None:
-        """The pages that the last `attend` of `layer` fetched, best first: positions int64 `[Hkv, L, P, S]`, -1 where no row is.
+        """What the last `attend` of `layer` fetched, best first: positions int64 `[Hkv, L, P, S]`, -1 where no row is.
 
-        L is 1 or one per row of the round. None: everything was attended to. Holds until the round is committed.
+        S is the page size, or 1 where single rows were attended to; L is 1 or one per row of the round. None: everything was attended to.
+        Holds until the round is committed.
         """
         chosen, table = self._indexes.chosen(layer), self._indexes.table(layer)
         if chosen is None or table is None:
             return None
-        rows = table.rows[np.arange(len(chosen))[:, None, None], chosen].astype(np.int64)
-        return torch.from_numpy(np.where((rows >= 0) & (chosen >= 0)[..., None], rows + self.config.num_sinks, -1))
+        heads = np.arange(len(chosen.pages))[:, None, None]
+        rows = table.rows[heads, chosen.pages] if chosen.places is None else table.rows[heads, chosen.pages, chosen.places][..., None]
+        held = (rows >= 0) & (chosen.pages >= 0)[..., None]
+        return torch.from_numpy(np.where(held, rows.astype(np.int64) + self.config.num_sinks, -1))
 
     def selected_rows(self, layer: int) -> Tensor:
         """What the last `attend` of `layer` saw of the committed rows: a bool mask `[Hkv, L, T]`, L 1 or one per row of the round."""

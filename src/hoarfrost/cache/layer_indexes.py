@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hoarfrost.cache.attention import pack_heads
 from hoarfrost.cache.ice_config import IceConfig
-from hoarfrost.cache.index import PageIndex, PageTable
-from hoarfrost.cache.layer_pages import LayerPages
+from hoarfrost.cache.index import FindsRows, PageIndex, PageTable
+from hoarfrost.cache.layer_pages import Choice, LayerPages
 from hoarfrost.cache.round_view import RoundView
 
 
@@ -26,7 +26,7 @@ class LayerIndexes:
         self._config, self._layers = config, layers
         self._by_anchor: dict[int, PageIndex] = {}
         self._num_grouped: dict[int, int] = {}
-        self._chosen: dict[int, NDArray[np.int32]] = {}
+        self._chosen: dict[int, Choice] = {}
 
     def __len__(self) -> int:
         """How many there are."""
@@ -70,8 +70,8 @@ class LayerIndexes:
             self._by_anchor[anchor] = index
             self._num_grouped[anchor] = group[0].num_rows
 
-    def choose(self, layer: int, queries: Tensor, keys: Tensor, view: RoundView, scale: float) -> NDArray[np.int32] | None:
-        """The pages `[Hkv, L, P]` to attend to, -1 for none; None: all. Layers are to be asked in order.
+    def choose(self, layer: int, queries: Tensor, keys: Tensor, view: RoundView, scale: float) -> Choice | None:
+        """What to attend to; None: everything. Layers are to be asked in order.
 
         Args:
             queries: `[H, n, D]`; keys: `[Hkv, m, D]`, of the local rows, which end with the n new ones.
@@ -83,7 +83,7 @@ class LayerIndexes:
             self._chosen[anchor] = self._search(self._by_anchor[anchor], self._layers[anchor], queries, keys, view, scale)
         return self._chosen[anchor]
 
-    def chosen(self, layer: int) -> NDArray[np.int32] | None:
+    def chosen(self, layer: int) -> Choice | None:
         """What `choose` gave for `layer` last."""
         anchor = self._anchor(layer)
         return None if anchor is None else self._chosen.get(anchor)
@@ -130,23 +130,27 @@ class LayerIndexes:
         """The layers that the index of `anchor` serves, `anchor` first."""
         return self._layers[anchor : anchor + self._config.reuse]
 
-    def _search(
-        self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, view: RoundView, scale: float
-    ) -> NDArray[np.int32]:
+    def _search(self, index: PageIndex, pages: LayerPages, queries: Tensor, keys: Tensor, view: RoundView, scale: float) -> Choice:
         _, num_rows, head_dim = queries.shape
         mass = view.log_mass(queries, keys, scale)
         grouped = queries.reshape(len(keys), -1, num_rows, head_dim)
         if self._config.tree_queries == "union":
             grouped, mass = grouped.flatten(1, 2).unsqueeze(2), mass.flatten(1, 2).unsqueeze(2)
         grouped, mass = grouped.transpose(1, 2), mass.transpose(1, 2)
-        num_wanted, num_filled = self._num_wanted(pages)
+        finder = index if isinstance(index, FindsRows) and not self._config.estimate else None
+        num_pages, num_filled = self._num_wanted(pages)
+        num_wanted = self._config.retrieved_rows if finder else num_pages
         found = np.full((len(keys), mass.shape[1], num_wanted), -1, np.int32)
         for num_left_out, rows in view.rows_by_pages_ahead(mass.shape[1]):
-            wanted = min(num_wanted, num_filled - num_left_out)
-            found[:, rows, :wanted] = index.select(
-                grouped[:, rows], wanted, scale, pages.key_pages(), mass[:, rows], num_left_out=num_left_out
-            )
-        return self._within_budget(pages, found)
+            asked = grouped[:, rows], mass[:, rows]
+            if finder:
+                found[:, rows] = finder.select_rows(asked[0], num_wanted, scale, pages.key_pages(), asked[1], num_left_out)
+            else:
+                wanted = min(num_wanted, num_filled - num_left_out)
+                found[:, rows, :wanted] = index.select(asked[0], wanted, scale, pages.key_pages(), asked[1], num_left_out)
+        if not finder:
+            return Choice(self._within_budget(pages, found))
+        return Choice(np.where(found >= 0, found // pages.page_size, np.int32(-1)), np.where(found >= 0, found % pages.page_size, 0))
 
     def _num_wanted(self, pages: LayerPages) -> tuple[int, int]:
         """Pages that fill the budget at the mean fill of pages, and pages that there are; the fullest head's, so that none gets less than

@@ -7,6 +7,8 @@ of memory is `reserve`; whoever calls it first can be sure that the rest of a ch
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,13 @@ from hoarfrost.cache.index import KeyPages, PageChanges, PageTable
 from hoarfrost.cache.page_pool import PagePool
 from hoarfrost.cache.page_summaries import PageSummaries
 from hoarfrost.kernels.page_attention import PageLists
+
+
+class Choice(NamedTuple):
+    """What is attended to: pages int32 `[Hkv, L, P]`, -1 for none; with `places` of the same shape, of each only the row in that place."""
+
+    pages: NDArray[np.int32]
+    places: NDArray[np.int32] | None = None
 
 
 class LayerPages:
@@ -39,17 +48,20 @@ class LayerPages:
             counts = np.minimum(counts, np.clip(num_rows - np.arange(counts.shape[1]) * self.page_size, 0, None)).astype(np.int32)
         return PageLists(self.slots[:, None], counts[:, None])
 
-    def listed(self, pages: NDArray[np.int32]) -> PageLists:
-        """The lists `[Hkv, L, P]` of pages as lists of slots; -1 is no page."""
-        heads = np.arange(len(pages))[:, None, None]
-        return PageLists(self.slots[heads, pages], np.where(pages >= 0, self.counts[heads, pages], 0).astype(np.int32, copy=False))
+    def listed(self, chosen: Choice) -> PageLists:
+        """What was chosen as lists of slots."""
+        pages, heads = chosen.pages, np.arange(len(chosen.pages))[:, None, None]
+        counts = self.counts[heads, pages] if chosen.places is None else np.int32(1)
+        return PageLists(self.slots[heads, pages], np.where(pages >= 0, counts, 0).astype(np.int32, copy=False), chosen.places)
 
-    def fetch(self, pages: NDArray[np.int32] | None, num_rows: int) -> tuple[Tensor, PageLists]:
-        """A pool on the compute device and the lists that say where in it `pages [Hkv, L, P]` lie; None: those of the first `num_rows`."""
-        lists = self.everything(num_rows) if pages is None else self.listed(pages)
+    def fetch(self, chosen: Choice | None, num_rows: int) -> tuple[Tensor, PageLists]:
+        """A pool on the compute device and the lists that say where in it lies what was chosen; None: the first `num_rows` rows."""
+        lists = self.everything(num_rows) if chosen is None else self.listed(chosen)
         if self.hot is None:
             return self.pool.buffer, lists
-        if pages is None:
+        if chosen is not None:
+            pages = chosen.pages
+        else:
             pages = np.broadcast_to(np.arange(self.slots.shape[1], dtype=np.int32), self.slots.shape)[:, None]
         return self.hot.fetch(self.pool.buffer, np.where(lists.counts > 0, pages, -1).astype(np.int64), lists)
 

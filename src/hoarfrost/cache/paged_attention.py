@@ -85,12 +85,13 @@ def _local_scores(grouped: Tensor, keys: Tensor, visible: Tensor | None, hidden:
 
 
 def _page_part(grouped: Tensor, pool: Tensor, pages: PageLists) -> tuple[Tensor, Tensor]:
-    """Scores `[Hkv, G, n, P * S]` and values `[Hkv, 1 or n, P * S, D]` of the listed pages."""
+    """Scores `[Hkv, G, n, P * S]` and values `[Hkv, 1 or n, P * S, D]` of the listed pages; of single rows S is 1."""
     num_kv_heads, num_lists, num_pages = pages.slots.shape
-    page_size, head_dim = pool.shape[2:]
     counts = torch.from_numpy(pages.counts).to(grouped.device)
     slots = torch.from_numpy(pages.slots).to(pool.device).masked_fill(counts.to(pool.device) <= 0, 0)
-    gathered = pool[slots].to(device=grouped.device, dtype=grouped.dtype)
+    gathered = pool[slots] if pages.places is None else pool[slots, :, torch.from_numpy(pages.places).to(pool.device)].unsqueeze(4)
+    gathered = gathered.to(device=grouped.device, dtype=grouped.dtype)
+    page_size, head_dim = gathered.shape[4:]
     keys, values = (gathered[:, :, :, side].reshape(num_kv_heads, num_lists, num_pages * page_size, head_dim) for side in (0, 1))
     empty = torch.arange(page_size, device=grouped.device) >= counts[..., None]
     scores = torch.einsum("hgnd,hnkd->hgnk", grouped, keys.expand(-1, grouped.shape[2], -1, -1))

@@ -149,23 +149,25 @@ def search_pages(
     scale: float,
     resident: NDArray[np.float32] | None,
     num_candidates: int,
-    num_pages: int,
+    num_wanted: int,
+    single_rows: bool,
     instruction_set: str | None = None,
 ) -> NDArray[np.int32]:
-    """The search of the `ice` index in one call, int32 `[Hkv, L, num_pages]`, from a pool that `can_score` accepts.
+    """The search of the `ice` index in one call, int32 `[Hkv, L, num_wanted]`, from a pool that `can_score` accepts.
 
     Args:
+        single_rows: whether rows are wanted, each as its page times the page size plus its place in it, or pages.
         blocks, factors, flips, counts: as `estimate_log_masses` takes them. pool, slots: as in `KeyPages`.
         queries: `[Hkv, L, R, D]`. resident: log2 masses `[Hkv, L, R]`.
     """
     wanted = queries.detach().to("cpu", torch.float32).contiguous().numpy()
-    chosen = np.empty((*wanted.shape[:2], num_pages), np.int32)
+    chosen = np.empty((*wanted.shape[:2], num_wanted), np.int32)
     is_half = pool.dtype == torch.bfloat16
     kernel = _native.index_search_pages_bfloat16 if is_half else _native.index_search_pages
     array = pool.detach().view(torch.uint16).numpy() if is_half else pool.detach().numpy()
     kernel(
         blocks, factors, flips, np.ascontiguousarray(counts), array, slots.contiguous().numpy(), wanted, resident, scale * _LOG2_E,
-        num_candidates, chosen, torch.get_num_threads(), instruction_set,
+        num_candidates, single_rows, chosen, torch.get_num_threads(), instruction_set,
     )  # fmt: skip
     return chosen
 

@@ -22,10 +22,12 @@ class PageLists(NamedTuple):
     """The pages that queries see: slots int64 and counts int32, both `[Hkv, L, P]`; L is 1 (all rows see the same) or the number of rows.
 
     A slot is an index into a pool `[slots, 2, S, D]` (keys, then values). A page's rows fill it from the front; a count of 0 is no page.
+    With `places int32 [Hkv, L, P]` an entry is not a page but the row in that place of it, and its count is 1, or 0 for none.
     """
 
     slots: NDArray[np.int64]
     counts: NDArray[np.int32]
+    places: NDArray[np.int32] | None = None
 
 
 class HiddenRows(NamedTuple):
@@ -92,8 +94,7 @@ def attend_pages(
     try:
         kernel(
             *(_array(tensor) for tensor in (queries, keys, values, pool)),
-            pages.slots,
-            pages.counts,
+            *pages,
             None if visible is None else visible.numpy(),
             *((0, None) if hidden is None else hidden),
             *((None, None, None) if summaries is None else (tensor.numpy() for tensor in summaries)),

@@ -123,10 +123,19 @@ def test_estimates_are_near() -> None:
     num_sets=st.integers(1, 3),
     num_queries=st.integers(1, 5),
     counts_resident=st.booleans(),
+    single_rows=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_search_finds_the_pages_of_its_twin(
-    variant: str, num_rows: int, head_dim: int, half: bool, num_sets: int, num_queries: int, counts_resident: bool, seed: int
+def test_search_finds_what_its_twin_finds(
+    variant: str,
+    num_rows: int,
+    head_dim: int,
+    half: bool,
+    num_sets: int,
+    num_queries: int,
+    counts_resident: bool,
+    single_rows: bool,
+    seed: int,
 ) -> None:
     keys, centre, flips = _keys(2, num_rows, head_dim, seed)
     keys = keys.bfloat16() if half else keys
@@ -142,9 +151,10 @@ def test_search_finds_the_pages_of_its_twin(
     queries = torch.randn((2, num_sets, num_queries, head_dim), generator=generator)
     resident = torch.randn((2, num_sets, num_queries), generator=generator).numpy() * 3 if counts_resident else None
     num_candidates, num_wanted = min(9, rows.shape[1]), 4
-    native = kernels.search_pages(*laid_out, flips, counts, pool, pages.slots, queries, 0.3, resident, num_candidates, num_wanted, variant)
+    wanted = num_candidates, num_wanted, single_rows
+    native = kernels.search_pages(*laid_out, flips, counts, pool, pages.slots, queries, 0.3, resident, *wanted, variant)
     estimates = plain.estimate_log_masses(*laid_out, counts, queries.flatten(1, 2), flips, 0.3).reshape(2, num_sets, num_queries, -1)
-    twin = scoring.search(estimates, queries, 0.3, pages, counts, resident, num_candidates, num_wanted)
+    twin = scoring.search(estimates, queries, 0.3, pages, counts, resident, *wanted)
     np.testing.assert_array_equal(native, twin)
 
 

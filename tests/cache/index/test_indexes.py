@@ -11,7 +11,7 @@ from cache.index.key_pages import MiniStore, clustered_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hoarfrost.cache.index import INDEXES, PageIndex, new_index
+from hoarfrost.cache.index import INDEXES, FindsRows, IceIndex, IceIndexConfig, PageIndex, new_index
 from hoarfrost.errors import InvalidInput
 
 NAMES = tuple(INDEXES)
@@ -156,3 +156,44 @@ def test_a_query_that_looks_at_resident_rows_has_less_of_a_say(name: str) -> Non
     rows = store.index.pages().rows[0]
     assert keys[0, rows[wanted[0], 0], 1] == 6
     assert keys[0, rows[wanted[1], 0], 0] == 6
+
+
+@each_index
+def test_the_newest_pages_can_be_left_out(name: str) -> None:
+    """Then what is chosen is what would have been chosen before their rows came in."""
+    keys, queries = torch.randn((2, 96, 16), generator=torch.Generator().manual_seed(0)), torch.randn((2, 3, 4, 16))
+    store = MiniStore(new_index(name, 4), keys[:, :80])
+    if not store.index.only_appends:
+        pytest.skip("its pages do not say when their rows came")
+    finders = [store.index.select, *([store.index.select_rows] if isinstance(store.index, FindsRows) else [])]
+    before = [find(queries, 9, 0.3, store.key_pages()) for find in finders]
+    store.insert(keys[:, 80:])
+    for find, expected in zip(finders, before, strict=True):
+        np.testing.assert_array_equal(find(queries, 9, 0.3, store.key_pages(), num_left_out=4), expected)
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 16])
+def test_single_rows_are_the_best_of_all_where_every_page_is_a_candidate(page_size: int) -> None:
+    generator = torch.Generator().manual_seed(page_size)
+    keys, queries = torch.randn((2, 60, 16), generator=generator), torch.randn((2, 2, 3, 16), generator=generator)
+    index = IceIndex(IceIndexConfig(page_size))
+    store = MiniStore(index, keys)
+    chosen = index.select_rows(queries, 20, 0.3, store.key_pages())
+    rows = store.index.pages().rows
+    shares = torch.softmax(torch.einsum("hlrd,hnd->hlrn", queries, keys) * 0.3, dim=-1).sum(dim=2)
+    for head, one in np.ndindex(2, 2):
+        found = rows[head, chosen[head, one] // page_size, chosen[head, one] % page_size]
+        assert sorted(found.tolist()) == sorted(shares[head, one].topk(20).indices.tolist())
+
+
+def test_single_rows_catch_more_than_as_many_in_pages() -> None:
+    keys = clustered_keys(1, 2048, 32)
+    index, queries = IceIndex(), keys[:, None, ::512]
+    store = MiniStore(index, keys)
+    shares = torch.softmax(torch.einsum("hlrd,hnd->hlrn", queries, keys), dim=-1).sum(dim=(1, 2))[0]
+    rows = store.index.pages().rows[0]
+    in_pages = rows[store.index.select(queries, 3, 1.0, store.key_pages())[0, 0]].ravel()
+    chosen = index.select_rows(queries, 48, 1.0, store.key_pages())[0, 0]
+    alone = rows[chosen // 16, chosen % 16]
+    assert len(set(alone.tolist())) == len(in_pages) == 48
+    assert shares[alone].sum() > shares[in_pages].sum()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hoarfrost.cache.index.dci import DciConfig, DciIndex
 from hoarfrost.cache.index.ice import IceIndex, IceIndexConfig
 from hoarfrost.cache.index.positional import ExactIndex, QuestIndex
-from hoarfrost.cache.index.protocol import KeyPages, PageChanges, PageIndex, PageTable
+from hoarfrost.cache.index.protocol import FindsRows, KeyPages, PageChanges, PageIndex, PageTable
 from hoarfrost.errors import InvalidInput
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DciConfig",
     "DciIndex",
     "ExactIndex",
+    "FindsRows",
     "IceIndex",
     "IceIndexConfig",
     "KeyPages",

@@ -4,8 +4,8 @@
   Where the prompt's last queries are at hand, every head tests both groupings with them and keeps rows in order of position if the best
   pages of that capture as much.
 - *Search* reads the sketches of all keys (`sketch.py`: D / 8 bytes a key), adds up the estimated masses by page, and scores exactly, from
-  the store's pages, a few times as many pages as are wanted. Both passes serve all query heads and rows of a KV head at once, and rank
-  pages by the summed share of the softmax (`scoring.py`).
+  the store's pages, a few times as many pages as are wanted, or the rows of so many pages. Both passes serve all query heads and rows of a
+  KV head at once, and rank by the summed share of the softmax (`scoring.py`).
 
 What is held per key is its sketch, its factor and its row number: 22 bytes at D = 128. Nothing is random but the seeded rotation, and ties
 go to the lower page: the result depends on the input alone.
@@ -31,21 +31,25 @@ from hoarfrost.cache.index.sketched_pages import SketchedPages
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels import index as kernels
 
+MIN_SCORED_ROWS = 512
+"""However few are wanted: the best single rows lie scattered over pages whose other rows matter less."""
+
 
 @dataclass(frozen=True)
 class IceIndexConfig:
-    """page_size: rows per page. candidates_per_page: how many pages are scored exactly for each that is wanted. seed: of the rotation."""
+    """page_size: rows per page. candidates_per_page: how many pages are scored exactly for each that is wanted. candidates_per_row: how
+    many rows are, in whole pages, for each row that is wanted, and `MIN_SCORED_ROWS` at the least. seed: of the rotation."""
 
     page_size: int = 16
     candidates_per_page: int = 4
+    candidates_per_row: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_page_size(self.page_size)
-        if self.candidates_per_page < 1:
-            raise InvalidInput(
-                f"candidates_per_page is {self.candidates_per_page}; score at least the 1 page that is wanted, 4 by default."
-            )
+        for name in ("candidates_per_page", "candidates_per_row"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} is {getattr(self, name)}; score at least the 1 that is wanted.")
 
 
 class IceIndex:
@@ -89,10 +93,32 @@ class IceIndex:
     def select(
         self, queries: Tensor, num_pages: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
     ) -> NDArray[np.int32]:
+        num_candidates = num_pages * self.config.candidates_per_page
+        return self._search(queries, num_pages, num_candidates, scale, keys, resident_log_mass, num_left_out, single_rows=False)
+
+    def select_rows(
+        self, queries: Tensor, num_rows: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
+    ) -> NDArray[np.int32]:
+        num_candidates = -(-max(num_rows * self.config.candidates_per_row, MIN_SCORED_ROWS) // self.page_size)
+        return self._search(queries, num_rows, num_candidates, scale, keys, resident_log_mass, num_left_out, single_rows=True)
+
+    def _search(
+        self,
+        queries: Tensor,
+        num_wanted: int,
+        num_candidates: int,
+        scale: float,
+        keys: KeyPages,
+        resident_log_mass: Tensor | None,
+        num_left_out: int,
+        *,
+        single_rows: bool,
+    ) -> NDArray[np.int32]:
+        """What is wanted, from among `num_candidates` pages."""
         counts = self._rows.counts_without(num_left_out)
-        check_query(queries, self._sketches.shape, num_pages)
-        num_candidates = min(num_pages * self.config.candidates_per_page, counts.shape[1])
-        return self._sketches.search(queries, scale, keys, counts, in_log2(resident_log_mass), num_candidates, num_pages)
+        check_query(queries, self._sketches.shape, num_wanted)
+        num_candidates = min(num_candidates, counts.shape[1])
+        return self._sketches.search(queries, scale, keys, counts, in_log2(resident_log_mass), num_candidates, num_wanted, single_rows)
 
     def insert(self, new_keys: Tensor, keys: KeyPages) -> PageChanges:
         check_shape(new_keys, self._sketches.shape)

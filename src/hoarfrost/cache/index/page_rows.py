@@ -20,7 +20,7 @@ class PageRows:
     def __init__(self, rows: Rows) -> None:
         """Takes over `rows` int32 [Hkv, P, S]: each page filled from slot 0 on, -1 behind."""
         self._rows = rows
-        self._counts = (rows >= 0).sum(-1, dtype=np.int32)
+        self._counts: NDArray[np.int32] = (rows >= 0).sum(-1, dtype=np.int32)
         self.num_pages = rows.shape[1]
         self.num_rows = int(self._counts[0].sum()) if rows.shape[0] else 0
 
@@ -34,10 +34,10 @@ class PageRows:
 
     def counts_without(self, num_left_out: int) -> NDArray[np.int32]:
         """Rows per page of all pages in use but the last `num_left_out`; where none are left out, of the emptied ones behind as well."""
-        if not num_left_out:
-            return self.table.counts
-        num_used = int(np.flatnonzero(self._counts.any(axis=0))[-1]) + 1
-        counts: NDArray[np.int32] = self._counts[:, : num_used - num_left_out]
+        num_counted = self.num_pages
+        if num_left_out:
+            num_counted = int(np.flatnonzero(self._counts.any(axis=0))[-1]) + 1 - num_left_out
+        counts: NDArray[np.int32] = self._counts[:, :num_counted]
         return counts
 
     def num_bytes(self) -> int:

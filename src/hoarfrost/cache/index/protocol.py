@@ -16,7 +16,7 @@ filled from slot 0 on, without holes. An emptied page keeps its id and may be fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,4 +128,15 @@ class PageIndex(Protocol):
 
     def num_bytes(self) -> int:
         """Memory the index holds, without the keys and values."""
+        ...
+
+
+@runtime_checkable
+class FindsRows(Protocol):
+    """A page index that finds single rows as well, by all that it reads of pages."""
+
+    def select_rows(
+        self, queries: Tensor, num_rows: int, scale: float, keys: KeyPages, resident_log_mass: Tensor | None = None, num_left_out: int = 0
+    ) -> NDArray[np.int32]:
+        """As `PageIndex.select`, but single rows: int32 `[Hkv, L, num_rows]`, each its page times S plus its place in it, -1 = none."""
         ...

@@ -72,9 +72,10 @@ def search(
     counts: NDArray[np.int32],
     resident: Masses | None,
     num_candidates: int,
-    num_pages: int,
+    num_wanted: int,
+    single_rows: bool,
 ) -> NDArray[np.int32]:
-    """The best `num_pages` of the pages with the best estimates, by their exact masses: int32 `[Hkv, L, num_pages]`.
+    """The best of the pages with the best estimates, by their exact masses, or the best rows of these: int32 `[Hkv, L, num_wanted]`.
 
     The shares count the other pages with their estimates. The plain twin of `kernels.search_pages`; overwrites the candidates' estimates.
 
@@ -84,11 +85,25 @@ def search(
     num_sets = estimates.shape[1]
     candidates = best_pages(estimates, resident, num_candidates).reshape(-1, num_candidates)
     slots, held = keys.slots.repeat_interleave(num_sets, dim=0), np.repeat(counts, num_sets, axis=0)
-    exact = page_log_masses(queries.flatten(0, 1), scale, KeyPages(keys.pool, slots), held, candidates)
-    rest = estimates.reshape(-1, *estimates.shape[2:])
+    rest, names, scored = estimates.reshape(-1, *estimates.shape[2:]), candidates, KeyPages(keys.pool, slots)
+    if single_rows:
+        names, scored, held = _as_pages_of_one_row(candidates, scored, held)
+    exact = page_log_masses(queries.flatten(0, 1), scale, scored, held, names)
     # where -1 pads the candidates, all pages in use are among them
     np.put_along_axis(rest, np.maximum(candidates, 0)[:, None], -np.inf, axis=2)
     totals = np.logaddexp2(total_log_masses(rest, resident), kernels.sum_log_masses(exact))
-    best = kernels.rank_pages(exact, totals, num_pages)
-    chosen = np.where(best >= 0, np.take_along_axis(candidates, np.maximum(best, 0), axis=1), np.int32(-1))
-    return chosen.reshape(-1, num_sets, num_pages)
+    best = kernels.rank_pages(exact, totals, num_wanted)
+    chosen = np.where(best >= 0, np.take_along_axis(names, np.maximum(best, 0), axis=1), np.int32(-1))
+    return chosen.reshape(-1, num_sets, num_wanted)
+
+
+def _as_pages_of_one_row(
+    pages: NDArray[np.int32], keys: KeyPages, counts: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], KeyPages, NDArray[np.int32]]:
+    """The places `[G, C * S]` of the rows of `pages [G, C]`, -1 where none is, and all rows as pages: their keys, and counts of 0 and 1."""
+    page_size = keys.pool.shape[1]
+    within = np.arange(page_size, dtype=np.int32)
+    is_row = (within < np.take_along_axis(counts, np.maximum(pages, 0), axis=1)[..., None]) & (pages >= 0)[..., None]
+    places = np.where(is_row, pages[..., None] * page_size + within, -1).reshape(len(pages), -1)
+    slots = (keys.slots[..., None] * page_size + torch.arange(page_size, device=keys.slots.device)).flatten(1)
+    return places, KeyPages(keys.pool.flatten(0, 1)[:, None], slots), (within < counts[..., None]).astype(np.int32).reshape(len(counts), -1)

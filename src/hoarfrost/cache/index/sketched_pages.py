@@ -61,16 +61,19 @@ class SketchedPages:
         counts: NDArray[np.int32],
         resident: Masses | None,
         num_candidates: int,
-        num_pages: int,
+        num_wanted: int,
+        single_rows: bool,
     ) -> NDArray[np.int32]:
-        """The best pages int32 `[Hkv, L, num_pages]` for `queries [Hkv, L, R, D]`; see `scoring.search`."""
+        """The best pages or rows int32 `[Hkv, L, num_wanted]` for `queries [Hkv, L, R, D]`; see `scoring.search`."""
         sketches = (self._blocks, self._factors)
         if kernels.can_score(keys.pool):
             return kernels.search_pages(
-                *sketches, self.flips, counts, keys.pool, keys.slots, queries, scale, resident, num_candidates, num_pages
+                *sketches, self.flips, counts, keys.pool, keys.slots, queries, scale, resident, num_candidates, num_wanted, single_rows
             )
         estimates = kernels.estimate_log_masses(*sketches, counts, queries.flatten(1, 2), self.flips, scale)
-        return search(estimates.reshape(*queries.shape[:3], -1), queries, scale, keys, counts, resident, num_candidates, num_pages)
+        return search(
+            estimates.reshape(*queries.shape[:3], -1), queries, scale, keys, counts, resident, num_candidates, num_wanted, single_rows
+        )
 
     def update(self, changes: PageChanges, first_new: int, new: Sketches | None) -> None:
         """Follows changes in which rows stay in their page; those of `new` are numbered from `first_new` on."""
