@@ -15,6 +15,7 @@ using L = Lanes<8>;
 constexpr size_t lanes = 8;
 constexpr size_t scores_bytes = 1 << 18;  // of one task: half of a common second-level cache
 constexpr size_t key_block = 128;
+constexpr size_t most_rows = 12;  // of one task: enough for what is loaded to be used, few enough for threads to share few heads evenly
 constexpr size_t least_work = 1 << 14;  // multiply-adds that are worth waking another thread
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
@@ -212,7 +213,7 @@ template <class Stored>
 Cut cut(const DenseAttention<Stored>& problem) {
     const size_t score_stride = (problem.num_keys + lanes - 1) / lanes * lanes;
     const size_t rows_per_head = problem.num_heads / problem.num_kv_heads * problem.num_rows;
-    const size_t fitting = std::max<size_t>(scores_bytes / (sizeof(float) * score_stride) / 6 * 6, 6);
+    const size_t fitting = std::clamp<size_t>(scores_bytes / (sizeof(float) * score_stride) / 6 * 6, 6, most_rows);
     const size_t most_tasks = (rows_per_head + fitting - 1) / fitting;
     const size_t rows_per_task = std::min(((rows_per_head + most_tasks - 1) / most_tasks + 5) / 6 * 6, rows_per_head);
     const size_t tasks_per_head = (rows_per_head + rows_per_task - 1) / rows_per_task;
