@@ -61,7 +61,7 @@ format: setup
 
 # Needs the prompt sets: a folder with them in HOARFROST_DATA, or the Hugging Face hub.
 bench: setup
-	$(BIN)/hoarfrost bench decode tiny --sets gsm8k,math500,humaneval,mt_bench --temperature 0 --json build/bench.json
+	$(BIN)/hoarfrost bench decode smollm2 --sets gsm8k,math500,humaneval,mt_bench --temperature 0 --json build/bench.json
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -1,6 +1,6 @@
 """Tokens per second over the number of requests that are decoded together: plain decoding, fixed trees, trees that choose their own size.
 
-    python benchmarks/batches.py --json benchmarks/results/batches-tiny.json
+    python benchmarks/batches.py --json benchmarks/results/batches-smollm2.json
 
 All prompts are given at once; when an answer ends, the next prompt takes its place, so batches shrink towards the end of a run. Each
 variant keeps what it learns from run to run, as an engine does. Variants alternate in an order drawn anew for every run; the first run of
@@ -72,11 +72,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    engine = Engine.load("tiny", dtype=arguments.dtype)
+    engine = Engine.load("smollm2", dtype=arguments.dtype)
     prompts = [engine.chat(prompt.turns[0]) for prompt in load_sets(arguments.sets.split(","), limit=arguments.limit)]
     header = describe_run({"num_prompts": len(prompts)}, target=engine.target)
     summary = [row for temperature in (0.0, 1.0) for row in measure(engine, arguments, prompts, temperature)]
-    table = Table("temperature", "batch", "mode", "tokens/s", "over AR", "range", title=f"{len(prompts)} prompts, tiny, {arguments.dtype}")
+    title = f"{len(prompts)} prompts, smollm2, {arguments.dtype}"
+    table = Table("temperature", "batch", "mode", "tokens/s", "over AR", "range", title=title)
     for row in summary:
         low, high = row["over_ar_range"]
         values = (row["temperature"], row["batch_size"], row["mode"], f"{row['tokens_per_second']:.0f}", f"{row['over_ar']:.2f}")

@@ -1,6 +1,6 @@
 """Plain decoding beside one busy process of somebody else: tokens per second with it over those without it, by number of threads.
 
-    python benchmarks/busy.py --json benchmarks/results/busy-tiny.json
+    python benchmarks/busy.py --json benchmarks/results/busy-smollm2.json
     python benchmarks/busy.py --before ../earlier/src        # an earlier checkout in the same run, in alternation
 
 Each checkout and number of threads has a process of its own, which decodes when told to and sleeps meanwhile. In every repeat each of them
@@ -102,7 +102,7 @@ def measure(workers: dict[tuple[str, int], Worker], num_tokens: int, repeats: in
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="a shipped pair or a model folder")
+    parser.add_argument("--model", default="smollm2", help="what `hoarfrost run` takes")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2])
     parser.add_argument("--tokens", type=int, default=400)

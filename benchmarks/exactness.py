@@ -1,6 +1,6 @@
 """Token-for-token equality with plain decoding in float32, over real prompts, temperatures, budgets, chains, trees and batches.
 
-    python benchmarks/exactness.py tiny --data-dir DATA --json benchmarks/results/exactness.json
+    python benchmarks/exactness.py smollm2 --data-dir DATA --json benchmarks/results/exactness.json
 
 For every sampling setting each prompt is decoded plainly once, alone; every tree setting then has to give the same tokens, alone and in
 batches. Where one differs, plain decoding is taken up to that token and its two best choices there are compared: less than 1e-4 apart
@@ -57,7 +57,7 @@ def gap_of_best_two(engine: Engine, prompt: list[int], tokens: list[int], params
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", nargs="?", default="tiny")
+    parser.add_argument("model", nargs="?", default="smollm2")
     parser.add_argument("--drafter", default="auto")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--prompts-per-set", type=int, default=10)

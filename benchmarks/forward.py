@@ -1,13 +1,13 @@
 """One pass of a target: fused layers against transformers' own, over row counts, lengths of the past and types.
 
     python benchmarks/forward.py --json benchmarks/results/forward.json
-    python benchmarks/forward.py --shape 200m --pasts 500        # a random Qwen3 of 200 M parameters
+    python benchmarks/forward.py --shape 200m --pasts 500        # a Qwen3 of 200 M parameters
 
-Both sides run the same weights over a `DenseStore` with our attention function; the stock side keeps transformers' layers, with one fused
-operation per norm and `torch.nn.Linear` (--stock-linears packed: our products instead, which leaves the layers' own cost; --stock-layers
-compiled: each layer through `torch.compile`, once per number of rows, the attention left out of it). The two alternate; medians and
-ratios are over the pairs. --clock thread counts the processor time of the calling thread, which neighbours on the
-machine hardly disturb; use it with --threads 1.
+Both sides run the same random weights over a `DenseStore` with our attention function; the stock side keeps transformers' layers, with
+one fused operation per norm and `torch.nn.Linear` (--stock-linears packed: our products instead, which leaves the layers' own cost;
+--stock-layers compiled: each layer through `torch.compile`, once per number of rows, the attention left out of it). The two alternate;
+medians and ratios are over the pairs. --clock thread counts the processor time of the calling thread, which neighbours on the machine
+hardly disturb; use it with --threads 1.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AttentionInterface, AutoModelForCausalLM, Qwen3Config
+from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from hoarfrost.evaluation.common.machine import describe_run
 from hoarfrost.files import write_json
 from hoarfrost.kernels.linear import pack_linears
-from hoarfrost.models import SHIPPED
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.fusing import fuse
 from hoarfrost.target.loading import DTYPES, use_fused_norms
@@ -36,10 +35,14 @@ from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 from hoarfrost.tree import DraftTree
 
 SHAPES = {
+    "smollm2": LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        head_dim=64, tie_word_embeddings=True,
+    ),
     "200m": Qwen3Config(
         vocab_size=32000, hidden_size=1024, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=16, num_key_value_heads=8,
         head_dim=64, tie_word_embeddings=True,
-    )
+    ),
 }  # fmt: skip
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
 
@@ -108,7 +111,7 @@ def numbers(text: str) -> list[int]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", choices=("tiny", *SHAPES), default="tiny")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--rows", type=numbers, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--pasts", type=numbers, default=[100, 500, 2000])
@@ -125,13 +128,10 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     summary = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = str(SHIPPED["tiny"].target)
-        if arguments.shape in SHAPES:
-            torch.manual_seed(0)
-            folder = scratch
-            model: Any = AutoModelForCausalLM.from_config(SHAPES[arguments.shape], dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
-            model.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        model: Any = AutoModelForCausalLM.from_config(SHAPES[arguments.shape], dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+        model.save_pretrained(folder)
         for dtype in arguments.dtypes.split(","):
             is_packed, is_compiled = arguments.stock_linears == "packed", arguments.stock_layers == "compiled"
             stock = load(folder, DTYPES[dtype], fused=False, packed=is_packed, compiled=is_compiled)

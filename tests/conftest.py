@@ -11,7 +11,7 @@ import shutil
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="hoarfrost-tests-")  # measured costs of random models are nobody's business
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="hoarfrost-tests-")  # nothing of a test is kept
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable, Iterator
@@ -35,6 +35,7 @@ from transformers import (
 from hoarfrost.kernels import instruction_sets, use_instruction_set, use_instruction_set_of_environment
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+torch.set_float32_matmul_precision("highest")  # an environment may ask for TF32, which does not tell near choices apart
 settings.register_profile("hoarfrost", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("hoarfrost")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hoarfrost.engine import Completion, Piece, Statistics
+from hoarfrost.engine import Completion, Piece, Request, Statistics
 from hoarfrost.engine.statistics import STAGES
 from hoarfrost.sampling import SamplingParams
 from hoarfrost.tree import TreeConfig
@@ -43,7 +43,15 @@ class FakeEngine:
 
     def __init__(self, *, drafter: bool = True, chat_template: str | None = "template", max_positions: int = 4096, flips: str = "") -> None:
         self.tokenizer: Any = FakeTokenizer(chat_template)
-        self.target = SimpleNamespace(name="fake", max_positions=max_positions, dtype=torch.float32, weights="float", device="cpu")
+        self.generation_config = SimpleNamespace()
+        self.target = SimpleNamespace(
+            name="fake",
+            max_positions=max_positions,
+            dtype=torch.float32,
+            weights="float",
+            device="cpu",
+            model=SimpleNamespace(generation_config=self.generation_config),
+        )
         self.drafter = SimpleNamespace(name="fake-drafter", horizon=15) if drafter else None
         self.tree = TreeConfig() if drafter else TreeConfig.autoregressive()
         self.flips = flips
@@ -51,16 +59,30 @@ class FakeEngine:
         self.params: list[SamplingParams] = []
         self.modes: list[str] = []
         self.interrupt_after: int | None = None
+        self.waiting: list[Request] = []
         self.guesser = self.new_guesser()
 
     def new_guesser(self) -> Any:
         return SimpleNamespace(watch=None)
 
-    def chat(self, messages: str | list[dict[str, str]]) -> list[int]:
+    def chat(self, messages: str | list[dict[str, str]], *, thinking: bool = False) -> list[int]:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         said = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return self.tokenizer(f"{said}<assistant>")["input_ids"]
+        return self.tokenizer(f"{said}<assistant>{'<think>' if thinking else ''}")["input_ids"]
+
+    def add(self, request: Request) -> int:
+        self.waiting.append(request)
+        return len(self.waiting) - 1
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.waiting
+
+    def step(self) -> list[tuple[int, Piece]]:
+        """The whole answer to the request that came last."""
+        request = self.waiting.pop()
+        return [(len(self.waiting), piece) for piece in self.stream(request.prompt, request.params, tree=request.tree)]
 
     def generate(self, prompts: list[list[int]], params: SamplingParams, *, tree: TreeConfig | None = None) -> list[Completion]:
         [ids] = prompts

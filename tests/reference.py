@@ -51,16 +51,18 @@ class RandomSelector:
 
 
 class RandomDrafter:
-    """A drafter of random guesses, or (`told`) of the right ones; it checks what the engine promises every drafter.
+    """A drafter of random guesses, on the target's device, or (`told`) of the right ones; it checks what the engine promises every drafter.
 
     `told` is the whole sequence, prompt included. Guesses depend on the position only, so that runs can be compared. `conditional` ones are
     transitions between five candidates a depth.
     """
 
-    name, horizon, taps = "random", 6, (0, 2)
+    name, horizon, taps, row_bytes = "random", 6, (0, 2), 0
 
-    def __init__(self, vocab_size: int, num_features: int, told: list[int] | None, conditional: bool) -> None:
-        self.vocab_size, self.num_features, self.told, self.conditional = vocab_size, num_features, told, conditional
+    def __init__(self, target: Target, told: list[int] | None, conditional: bool) -> None:
+        self.vocab_size, self.device = target.vocab_size, target.device
+        self.num_features = len(self.taps) * target.hidden_size
+        self.told, self.conditional = told, conditional
 
     def new_state(self, capacity: int = 256) -> ToldDraftState:
         return ToldDraftState()
@@ -68,6 +70,7 @@ class RandomDrafter:
     def extend(self, states: Sequence[ToldDraftState], features: Sequence[Tensor]) -> None:
         for state, part in zip(states, features, strict=True):
             assert part.shape[1] == self.num_features
+            assert part.device == self.device
             state.num_rows += len(part)
 
     def propose(self, states: Sequence[ToldDraftState], bonus_token_ids: Sequence[int]) -> list[Marginals | Conditionals]:
@@ -84,8 +87,8 @@ class RandomDrafter:
             assert self.told[position] == bonus, "the bonus token stands right behind the committed rows"
             for depth, token in enumerate(self.told[position + 1 : position + 1 + self.horizon]):
                 logits[depth, token] += 20
-        return Marginals(logits)
+        return Marginals(logits.to(self.device))
 
 
 def random_drafter(target: Target, told: list[int] | None = None, conditional: bool = False) -> RandomDrafter:
-    return RandomDrafter(target.vocab_size, len(RandomDrafter.taps) * target.hidden_size, told, conditional)
+    return RandomDrafter(target, told, conditional)

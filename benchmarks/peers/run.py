@@ -1,6 +1,6 @@
 """Hoarfrost beside other engines: the same prompts, weights and threads, greedily, prompt by prompt in turns.
 
-    python benchmarks/peers/run.py tiny --sets gsm8k,humaneval --limit 8 --threads 1 --json build/peers/result.json
+    python benchmarks/peers/run.py smollm2 --sets gsm8k,humaneval --limit 8 --threads 1 --json build/peers/result.json
 
 Every engine runs in a process of its own, and all but transformers in an environment of its own, which is made under build/peers the first
 time. A run that was cut off goes on where it was. An engine that cannot be installed or cannot run the model is named with the reason.
@@ -22,7 +22,7 @@ from comparison import TIMEOUT_SECONDS, Comparison
 from peers import BUILD, GGUF_WORKERS, HOARFROST, PEERS, Peer, PeerFailure, worker_command
 from worker_process import WorkerProcess
 
-from hoarfrost.cli.progress import prompt_progress
+from hoarfrost.cli.measuring import prompt_progress
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.common.journal import Journal, make_result
 from hoarfrost.evaluation.common.machine import describe_run
@@ -36,7 +36,7 @@ LEFT_OUT = "the time until an engine's first tokens come (prefill), conversion a
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="tiny", help="a model folder, a GGUF file, or an alias: smollm2, tiny")
+    parser.add_argument("model", nargs="?", default="smollm2", help="a model folder, a GGUF file, or an alias")
     parser.add_argument("--drafter", type=Path, help="folder of a DFlash drafter; by default the shipped one of the alias, if any")
     parser.add_argument("--peers", default=",".join(PEERS), help="of %(default)s")
     parser.add_argument("--sets", default="all", help="prompt sets separated by commas, or all")

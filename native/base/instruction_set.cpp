@@ -18,6 +18,8 @@ bool has_avx512_instructions() {
     return has_avx2_instructions() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+bool has_avx512_vnni_instructions() { return has_avx512_instructions() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 #if HOARFROST_ARM
@@ -49,7 +51,8 @@ constexpr Described all_sets[] = {
     {InstructionSet::avx2, "avx2", has_avx2_instructions},
     {InstructionSet::avx2_vnni, "avx2_vnni", [] { return has_avx2_instructions() && __builtin_cpu_supports("avxvnni"); }},
     {InstructionSet::avx512, "avx512", has_avx512_instructions},
-    {InstructionSet::avx512_vnni, "avx512_vnni", [] { return has_avx512_instructions() && __builtin_cpu_supports("avx512vnni"); }},
+    {InstructionSet::avx512_vnni, "avx512_vnni", has_avx512_vnni_instructions},
+    {InstructionSet::avx512_bf16, "avx512_bf16", [] { return has_avx512_vnni_instructions() && __builtin_cpu_supports("avx512bf16"); }},
 #endif
 };
 

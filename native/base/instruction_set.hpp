@@ -14,6 +14,7 @@
 #define HOARFROST_X86 1
 #define HOARFROST_AVX2 __attribute__((target("avx2,fma")))
 #define HOARFROST_AVX512 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define HOARFROST_AVX512_BF16 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #else
 #define HOARFROST_X86 0
 #endif
@@ -36,7 +37,8 @@ namespace hoarfrost {
 
 // From the plainest to the best; a further one joins here, in the table of instruction_set.cpp, and where kernels have use for it. The sets
 // with VNNI multiply bytes in one instruction and are otherwise those that they are named after; `neon_dot` is to `plain` on Arm the same.
-enum class InstructionSet { plain, neon_dot, avx2, avx2_vnni, avx512, avx512_vnni };
+// `avx512_bf16` is `avx512_vnni` with products of bfloat16 numbers.
+enum class InstructionSet { plain, neon_dot, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 };
 
 inline bool has_avx512(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx512; }
 inline bool has_avx2(InstructionSet instruction_set) { return instruction_set >= InstructionSet::avx2; }

@@ -17,6 +17,15 @@ HOARFROST_INLINE void prefetch_line(const void* address) {
 #endif
 }
 
+// The same into the second cache: for what is needed only after the nearest one will have been filled anew.
+HOARFROST_INLINE void prefetch_farther(const void* address) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(address, 0, 2);
+#else
+    (void)address;
+#endif
+}
+
 template <class Key>
 HOARFROST_INLINE void prefetch_key(const Key* key, size_t head_dim) {
     constexpr size_t entries_per_cache_line = 64 / sizeof(Key);

@@ -2,8 +2,10 @@
 //
 // Outputs are taken in panels of two registers; a panel holds its weights input by input, so that a product reads memory from front to
 // back. bfloat16 weights alternate between the two registers, which makes widening them to float32 nearly free: a single row costs the
-// reading of half the bytes. All arithmetic is float32. Every entry of a result is summed over the inputs in their order, by itself. Every
-// thread lays out the rows for itself, and norms them on the way: that takes less time than waiting for each other would.
+// reading of half the bytes. Where the processor multiplies pairs of bfloat16 numbers (`avx512_bf16`), a panel holds them pair by pair, and
+// rows are rounded to bfloat16 before such a product. Sums are float32 everywhere. Every entry of a result is summed over the inputs in
+// their order, by itself. Every thread lays out the rows for itself, and norms them on the way: that takes less time than waiting for each
+// other would.
 #pragma once
 
 #include "base/instruction_set.hpp"
@@ -26,10 +28,11 @@ public:
 
 private:
     size_t panel_width() const;
+    size_t place(size_t output, size_t input) const;
     size_t panels_per_share(size_t num_rows) const;
 
-    size_t num_panels_;
     InstructionSet instruction_set_;
+    size_t num_panels_, panel_size_;
     std::vector<float> bias_;
     AlignedArray<Weight> panels_;
 };

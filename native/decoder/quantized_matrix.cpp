@@ -22,13 +22,15 @@ namespace {
 constexpr size_t max_tile_rows = 6;
 constexpr size_t block_rows = 48;       // rows that pass a panel while it is in the nearest cache
 constexpr size_t least_work = 1 << 16;  // multiply-adds that are worth waking another thread
+constexpr size_t stream_ahead = 8192;   // bytes: how far in front of the products weights are fetched from memory
 constexpr size_t row_words = 3;         // beside its codes, a row of a group has a scale, a sum and a correction
 
-// Weights of all panels, panel after panel, group after group.
+// Weights of all panels, panel after panel, group after group: a group's codes, then the scales of its outputs, then their offsets, if any.
 struct Panels {
-    const uint8_t *codes, *scales, *offsets;  // offsets: null where there are none
+    const uint8_t* groups;
     size_t num_groups, group_size, code_bits;
-    bool has_halves;
+    size_t group_bytes, scale_bytes;  // of a group, of one scale
+    bool has_offsets;
 };
 
 // A few rows' product. `tiles` holds the rows as `lay_out` leaves them.
@@ -48,6 +50,12 @@ size_t next_height(size_t num_rows_left) {
 // How instructions multiply codes: four bytes a lane, unsigned or signed (8-bit codes are then kept 128 lower), or for 8-bit codes two, widened
 // to 16 bits.
 enum class Style { quads, signed_quads, pairs };
+
+// The heights of tiles that take so many panels side by side; none where `most` is 0.
+struct RowRange {
+    size_t least, most;
+    constexpr bool hold(size_t height) const { return least <= height && height <= most; }
+};
 
 constexpr size_t inputs_of(Style style, size_t code_bits) { return style == Style::pairs && code_bits == 8 ? 2 : 4; }
 
@@ -111,15 +119,15 @@ HOARFROST_INLINE void lay_out(const Rows& rows, size_t first, size_t num_rows, s
 
 #define HOARFROST_KERNEL
 namespace plain {
-// The plain twin of the other sets. A set says how many outputs a register has, how many rows it takes with 1, 2 and 4 panels side by side,
-// how many inputs it multiplies together, and how: `dots` are the corrections plus the products of a group's codes.
+// The plain twin of the other sets. A set says how many outputs a register has, which rows it takes with 1, 2 and 4 panels side by side, how
+// many inputs it multiplies together, and how: `dots` are the corrections plus the products of a group's codes.
 struct Set {
     static constexpr Style style = Style::quads;
     static constexpr size_t lanes = 8;
     struct Ints { int32_t v[lanes]; };
     using Floats = Lanes<lanes>;
 
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 1 ? max_tile_rows : 0; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {1, num_panels == 1 ? max_tile_rows : 0}; }
     static constexpr size_t inputs_together(size_t code_bits) { return inputs_of(style, code_bits); }
     static HOARFROST_INLINE Floats all(float value) { return Floats::all(value); }
     static HOARFROST_INLINE Floats multiply(Floats a, Floats b) { return a * b; }
@@ -130,14 +138,13 @@ struct Set {
         for (size_t i = 0; i < lanes; ++i) values[i] = static_cast<float>(ints.v[i]);
         return Floats::load(values);
     }
-    static HOARFROST_INLINE Floats load_scales(const Panels& panels, const uint8_t* scales, size_t index) {
+    static HOARFROST_INLINE Floats load_scales(const uint8_t* scales, bool are_halves) {
         float values[lanes];
-        for (size_t i = 0; i < lanes; ++i) {
-            uint16_t half;
-            std::memcpy(&half, scales + (index * lanes + i) * 2, panels.has_halves ? 2 : 0);
-            if (panels.has_halves) values[i] = half_to_float(half);
-            else std::memcpy(values + i, scales + (index * lanes + i) * 4, 4);
-        }
+        uint16_t halves[lanes];
+        std::memcpy(halves, scales, sizeof(halves));
+        if (!are_halves) std::memcpy(values, scales, sizeof(values));
+        else
+            for (size_t i = 0; i < lanes; ++i) values[i] = half_to_float(halves[i]);
         return Floats::load(values);
     }
 
@@ -187,9 +194,8 @@ struct Set {
         std::memcpy(&half, bytes, sizeof(half));                                                                                           \
         return half;                                                                                                                       \
     }                                                                                                                                      \
-    static HOARFROST_KERNEL_INLINE Floats load_scales(const Panels& panels, const uint8_t* scales, size_t index) {                         \
-        if (panels.has_halves) return _mm##bits##_cvtph_ps(load_half(scales + index * lanes * 2));                                         \
-        return _mm##bits##_loadu_ps(reinterpret_cast<const float*>(scales + index * lanes * 4));                                           \
+    static HOARFROST_KERNEL_INLINE Floats load_scales(const uint8_t* scales, bool are_halves) {                                            \
+        return are_halves ? _mm##bits##_cvtph_ps(load_half(scales)) : _mm##bits##_loadu_ps(reinterpret_cast<const float*>(scales));        \
     }                                                                                                                                      \
     static HOARFROST_KERNEL_INLINE Ints low_codes(Ints bytes) { return bytes & _mm##bits##_set1_epi8(0x0F); }                              \
     static HOARFROST_KERNEL_INLINE Ints high_codes(Ints bytes) { return _mm##bits##_srli_epi16(bytes, 4) & _mm##bits##_set1_epi8(0x0F); }
@@ -240,17 +246,20 @@ struct Set {
         const int32_t* corrections = record + num_rows * (num_steps + 2);                                                                  \
         for (size_t r = 0; r < num_rows; ++r)                                                                                              \
             for (size_t c = 0; c < num_panels; ++c) sums[r][c] = all(corrections[r]);                                                      \
-        for (size_t step = 0; step < num_loads; ++step)                                                                                    \
+        for (size_t step = 0; step < num_loads; ++step) {                                                                                  \
+            Ints first[num_panels], second[num_panels];                                                                                    \
             for (size_t c = 0; c < num_panels; ++c) {                                                                                      \
                 const Ints bytes = load(codes + c * panel_bytes + step * lanes * 4);                                                       \
-                const Ints first = code_bits == 4 ? low_codes(bytes) : bytes;                                                              \
-                for (size_t r = 0; r < num_rows; ++r) sums[r][c] = dot(sums[r][c], first, all(record[step * num_rows + r]));               \
-                if constexpr (code_bits == 4) {                                                                                            \
-                    const Ints second = high_codes(bytes);                                                                                 \
-                    for (size_t r = 0; r < num_rows; ++r)                                                                                  \
-                        sums[r][c] = dot(sums[r][c], second, all(record[(step + num_loads) * num_rows + r]));                              \
-                }                                                                                                                          \
+                first[c] = code_bits == 4 ? low_codes(bytes) : bytes;                                                                      \
+                if (code_bits == 4) second[c] = high_codes(bytes);                                                                         \
             }                                                                                                                              \
+            for (size_t r = 0; r < num_rows; ++r)                                                                                          \
+                for (size_t c = 0; c < num_panels; ++c) sums[r][c] = dot(sums[r][c], first[c], all(record[step * num_rows + r]));          \
+            if constexpr (code_bits == 4)                                                                                                  \
+                for (size_t r = 0; r < num_rows; ++r)                                                                                      \
+                    for (size_t c = 0; c < num_panels; ++c)                                                                                \
+                        sums[r][c] = dot(sums[r][c], second[c], all(record[(step + num_loads) * num_rows + r]));                           \
+        }                                                                                                                                  \
     }
 
 #define HOARFROST_KERNEL __attribute__((target("avx2,fma,f16c")))
@@ -260,7 +269,7 @@ struct Set {
     using Half = __m128i;
     HOARFROST_SET_OPERATIONS(256, 8)
     HOARFROST_PAIR_DOTS(256)
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 1 : num_panels == 2 ? 3 : max_tile_rows; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {1, num_panels == 4 ? 1 : num_panels == 2 ? 3 : max_tile_rows}; }
 };
 #include "decoder/quantized_kernel.inl"
 }  // namespace avx2
@@ -274,7 +283,7 @@ struct Set {
     using Half = __m128i;
     HOARFROST_SET_OPERATIONS(256, 8)
     HOARFROST_QUAD_DOTS(_mm256_dpbusd_avx_epi32)
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 1 : num_panels == 2 ? 3 : max_tile_rows; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {1, num_panels == 4 ? 1 : num_panels == 2 ? 3 : max_tile_rows}; }
 };
 #include "decoder/quantized_kernel.inl"
 }  // namespace avx2_vnni
@@ -288,7 +297,7 @@ struct Set {
     using Half = __m256i;
     HOARFROST_SET_OPERATIONS(512, 16)
     HOARFROST_PAIR_DOTS(512)
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 2 : max_tile_rows; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {num_panels == 2 ? 2u : 1u, num_panels == 4 ? 0 : max_tile_rows}; }
 };
 #include "decoder/quantized_kernel.inl"
 }  // namespace avx512
@@ -302,7 +311,7 @@ struct Set {
     using Half = __m256i;
     HOARFROST_SET_OPERATIONS(512, 16)
     HOARFROST_QUAD_DOTS(_mm512_dpbusd_epi32)
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 2 : max_tile_rows; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {num_panels == 2 ? 2u : 1u, num_panels == 4 ? 0 : max_tile_rows}; }
 };
 #include "decoder/quantized_kernel.inl"
 }  // namespace avx512_vnni
@@ -320,16 +329,16 @@ struct Set {
     using Ints = int32x4_t;
     using Floats = float32x4_t;
 
-    static constexpr size_t most_rows(size_t num_panels) { return num_panels == 4 ? 3 : max_tile_rows; }
+    static constexpr RowRange rows_with(size_t num_panels) { return {1, num_panels == 4 ? 3 : max_tile_rows}; }
     static constexpr size_t inputs_together(size_t code_bits) { return inputs_of(style, code_bits); }
     static HOARFROST_KERNEL_INLINE Floats all(float value) { return vdupq_n_f32(value); }
     static HOARFROST_KERNEL_INLINE Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
     static HOARFROST_KERNEL_INLINE Floats add_product(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
     static HOARFROST_KERNEL_INLINE Floats to_float(Ints ints) { return vcvtq_f32_s32(ints); }
     static HOARFROST_KERNEL_INLINE void store(float* to, Floats values) { vst1q_f32(to, values); }
-    static HOARFROST_KERNEL_INLINE Floats load_scales(const Panels& panels, const uint8_t* scales, size_t index) {
-        if (!panels.has_halves) return vld1q_f32(reinterpret_cast<const float*>(scales + index * lanes * 4));
-        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(scales + index * lanes * 2))));
+    static HOARFROST_KERNEL_INLINE Floats load_scales(const uint8_t* scales, bool are_halves) {
+        if (!are_halves) return vld1q_f32(reinterpret_cast<const float*>(scales));
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(scales))));
     }
     static HOARFROST_KERNEL_INLINE int8x16_t row_codes(int32_t four) { return vreinterpretq_s8_s32(vdupq_n_s32(four)); }
 
@@ -372,7 +381,8 @@ Kernel kernel_of(InstructionSet instruction_set) {
         case InstructionSet::avx2: return {avx2::Set::style, avx2::Set::lanes, avx2::run_panels};
         case InstructionSet::avx2_vnni: return {avx2_vnni::Set::style, avx2_vnni::Set::lanes, avx2_vnni::run_panels};
         case InstructionSet::avx512: return {avx512::Set::style, avx512::Set::lanes, avx512::run_panels};
-        case InstructionSet::avx512_vnni: return {avx512_vnni::Set::style, avx512_vnni::Set::lanes, avx512_vnni::run_panels};
+        case InstructionSet::avx512_vnni:
+        case InstructionSet::avx512_bf16: return {avx512_vnni::Set::style, avx512_vnni::Set::lanes, avx512_vnni::run_panels};
 #elif HOARFROST_ARM
         case InstructionSet::neon_dot: return {neon_dot::Set::style, neon_dot::Set::lanes, neon_dot::run_panels};
 #endif
@@ -393,9 +403,10 @@ QuantizedMatrix::QuantizedMatrix(const BlockFormat& format, const uint8_t* block
       num_groups_(num_inputs / format.group_size),
       num_panels_((num_outputs + lanes_ - 1) / lanes_),
       bias_(std::move(bias)),
-      codes_(aligned_zeros<uint8_t>(num_panels_ * lanes_ * num_inputs * format.code_bits / 8)),
-      scales_(aligned_zeros<uint8_t>(num_panels_ * lanes_ * num_groups_ * (format.has_half_scales ? 2 : 4))),
-      offsets_(aligned_zeros<uint8_t>(format.has_offsets ? num_panels_ * lanes_ * num_groups_ * (format.has_half_scales ? 2 : 4) : 0)) {
+      code_bytes_(lanes_ * format.group_size * format.code_bits / 8),
+      scale_bytes_(format.has_half_scales ? 2 : 4),
+      group_bytes_(code_bytes_ + lanes_ * scale_bytes_ * (format.has_offsets ? 2 : 1)),
+      groups_(aligned_zeros<uint8_t>(num_panels_ * num_groups_ * group_bytes_)) {
     require(num_inputs % format.block_size == 0, "The inputs must fill whole blocks.");
     std::vector<uint8_t> codes(num_inputs);
     std::vector<float> scales(num_groups_), offsets(num_groups_);
@@ -408,58 +419,59 @@ QuantizedMatrix::QuantizedMatrix(const BlockFormat& format, const uint8_t* block
     }
 }
 
+// Where the group of a panel begins that holds weights of this output.
+size_t QuantizedMatrix::group_place(size_t output, size_t group) const { return (output / lanes_ * num_groups_ + group) * group_bytes_; }
+
 // Where the byte of a code lies. Of two 4-bit codes in a byte the upper one belongs half a group further on.
 size_t QuantizedMatrix::code_place(size_t output, size_t input) const {
-    const size_t panel = output / lanes_, lane = output % lanes_, group = input / format_->group_size;
-    const size_t group_bytes = lanes_ * format_->group_size * format_->code_bits / 8;
     const size_t position = input % (format_->group_size * format_->code_bits / 8);
-    return (panel * num_groups_ + group) * group_bytes + (position / inputs_together_ * lanes_ + lane) * inputs_together_ +
-           position % inputs_together_;
+    return group_place(output, input / format_->group_size) +
+           (position / inputs_together_ * lanes_ + output % lanes_) * inputs_together_ + position % inputs_together_;
+}
+
+// Where the scale of a group lies, or with `is_offset` its offset.
+size_t QuantizedMatrix::scale_place(size_t output, size_t group, bool is_offset) const {
+    return group_place(output, group) + code_bytes_ + ((is_offset ? lanes_ : 0) + output % lanes_) * scale_bytes_;
 }
 
 bool QuantizedMatrix::is_upper(size_t input) const { return format_->code_bits == 4 && input % format_->group_size >= format_->group_size / 2; }
 
 void QuantizedMatrix::place_row(size_t output, const uint8_t* codes, const float* scales, const float* offsets) {
     for (size_t input = 0; input < num_inputs(); ++input)
-        codes_[code_place(output, input)] |= static_cast<uint8_t>(is_upper(input) ? codes[input] << 4 : codes[input] - lowered_by_);
+        groups_[code_place(output, input)] |= static_cast<uint8_t>(is_upper(input) ? codes[input] << 4 : codes[input] - lowered_by_);
     for (size_t group = 0; group < num_groups_; ++group) {
-        place_scale(scales_, output, group, scales[group]);
-        if (format_->has_offsets) place_scale(offsets_, output, group, offsets[group]);
+        place_scale(scale_place(output, group, false), scales[group]);
+        if (format_->has_offsets) place_scale(scale_place(output, group, true), offsets[group]);
     }
 }
 
-void QuantizedMatrix::place_scale(AlignedArray<uint8_t>& places, size_t output, size_t group, float scale) {
-    const size_t index = (output / lanes_ * num_groups_ + group) * lanes_ + output % lanes_;
+void QuantizedMatrix::place_scale(size_t place, float scale) {
     const uint16_t half = float_to_half(scale);
-    if (format_->has_half_scales) std::memcpy(&places[index * sizeof(half)], &half, sizeof(half));
-    else std::memcpy(&places[index * sizeof(scale)], &scale, sizeof(scale));
+    if (format_->has_half_scales) std::memcpy(&groups_[place], &half, sizeof(half));
+    else std::memcpy(&groups_[place], &scale, sizeof(scale));
 }
 
-float QuantizedMatrix::scale_at(const AlignedArray<uint8_t>& places, size_t output, size_t group) const {
-    const size_t index = (output / lanes_ * num_groups_ + group) * lanes_ + output % lanes_;
+float QuantizedMatrix::scale_at(size_t place) const {
     uint16_t half = 0;
     float scale = 0.0f;
-    if (format_->has_half_scales) std::memcpy(&half, &places[index * sizeof(half)], sizeof(half));
-    else std::memcpy(&scale, &places[index * sizeof(scale)], sizeof(scale));
+    if (format_->has_half_scales) std::memcpy(&half, &groups_[place], sizeof(half));
+    else std::memcpy(&scale, &groups_[place], sizeof(scale));
     return format_->has_half_scales ? half_to_float(half) : scale;
 }
 
 void QuantizedMatrix::read_row(size_t output, float* weights) const {
     for (size_t group = 0; group < num_groups_; ++group) {
-        const float scale = scale_at(scales_, output, group), offset = format_->has_offsets ? scale_at(offsets_, output, group) : 0.0f;
+        const float scale = scale_at(scale_place(output, group, false));
+        const float offset = format_->has_offsets ? scale_at(scale_place(output, group, true)) : 0.0f;
         for (size_t input = group * format_->group_size; input < (group + 1) * format_->group_size; ++input) {
-            const uint8_t byte = codes_[code_place(output, input)];
+            const uint8_t byte = groups_[code_place(output, input)];
             const int32_t code = format_->code_bits == 8 ? static_cast<uint8_t>(byte + lowered_by_) : is_upper(input) ? byte >> 4 : byte & 0x0F;
             weights[input] = scale * static_cast<float>(code - format_->zero) + offset;
         }
     }
 }
 
-size_t QuantizedMatrix::num_bytes() const {
-    const size_t num_scales = num_panels_ * lanes_ * num_groups_ * (format_->has_offsets ? 2 : 1);
-    return num_panels_ * lanes_ * num_inputs() * format_->code_bits / 8 + num_scales * (format_->has_half_scales ? 2 : 4) +
-           bias_.size() * sizeof(float);
-}
+size_t QuantizedMatrix::num_bytes() const { return num_panels_ * num_groups_ * group_bytes_ + bias_.size() * sizeof(float); }
 
 size_t QuantizedMatrix::panels_per_share(size_t num_rows) const {
     const size_t work_per_panel = std::max<size_t>(1, num_rows * num_inputs() * lanes_);
@@ -474,8 +486,7 @@ size_t QuantizedMatrix::num_shares(size_t num_rows) const {
 void QuantizedMatrix::multiply(const Member& member, const Rows& rows, const Products& products) const {
     const Kernel kernel = kernel_of(instruction_set_);
     const size_t words_per_group = format_->group_size / inputs_together_ + row_words;
-    const Panels panels{codes_.get(), scales_.get(), format_->has_offsets ? offsets_.get() : nullptr, num_groups_, format_->group_size,
-                        format_->code_bits, format_->has_half_scales};
+    const Panels panels{groups_.get(), num_groups_, format_->group_size, format_->code_bits, group_bytes_, scale_bytes_, format_->has_offsets};
     member.share(num_panels_, panels_per_share(rows.count), [&](size_t first_panel, size_t last_panel) {
         const size_t most_rows = std::min(block_rows, rows.count);
         float* place = kept_memory<Panels, float>(num_inputs());

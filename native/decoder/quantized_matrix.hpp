@@ -31,9 +31,11 @@ public:
 
 private:
     void place_row(size_t output, const uint8_t* codes, const float* scales, const float* offsets);
-    void place_scale(AlignedArray<uint8_t>& places, size_t output, size_t group, float scale);
-    float scale_at(const AlignedArray<uint8_t>& places, size_t output, size_t group) const;
+    void place_scale(size_t place, float scale);
+    float scale_at(size_t place) const;
+    size_t group_place(size_t output, size_t group) const;
     size_t code_place(size_t output, size_t input) const;
+    size_t scale_place(size_t output, size_t group, bool is_offset) const;
     bool is_upper(size_t input) const;
     size_t panels_per_share(size_t num_rows) const;
 
@@ -43,7 +45,8 @@ private:
     int32_t lowered_by_;  // 8-bit codes are kept so much lower, where instructions multiply signed ones
     size_t num_groups_, num_panels_;
     std::vector<float> bias_;
-    AlignedArray<uint8_t> codes_, scales_, offsets_;
+    size_t code_bytes_, scale_bytes_, group_bytes_;  // of a group's codes, of one scale, of all that a group holds
+    AlignedArray<uint8_t> groups_;
 };
 
 }  // namespace hoarfrost

@@ -2,7 +2,7 @@
 
     from hoarfrost import Engine, SamplingParams, TreeConfig
 
-    engine = Engine.load("tiny")
+    engine = Engine.load("smollm2")
     for piece in engine.stream(engine.chat("What is 6 times 7?"), SamplingParams(max_new_tokens=64)):
         print(piece.text, end="", flush=True)
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hoarfrost.cache.ice_config import IceConfig
-    from hoarfrost.engine import Completion, Engine, Piece, Request, Statistics
+    from hoarfrost.engine import Completion, Engine, Limits, Piece, Request, Statistics
     from hoarfrost.errors import InvalidInput, ModelFault, ResourceExhausted
     from hoarfrost.integrations.ice import IceCache, ice_attention
     from hoarfrost.integrations.transformers import ddtree
@@ -28,6 +28,7 @@ __all__ = [
     "IceCache",
     "IceConfig",
     "InvalidInput",
+    "Limits",
     "ModelFault",
     "Piece",
     "Request",
@@ -47,6 +48,7 @@ _HOMES = {
     "IceCache": "hoarfrost.integrations.ice",
     "IceConfig": "hoarfrost.cache.ice_config",
     "InvalidInput": "hoarfrost.errors",
+    "Limits": "hoarfrost.engine",
     "ModelFault": "hoarfrost.errors",
     "Piece": "hoarfrost.engine",
     "Request": "hoarfrost.engine",

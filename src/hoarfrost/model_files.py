@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from hoarfrost.errors import InvalidInput
 
-INDEX = "model.safetensors.index.json"
-DESCRIPTIONS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", INDEX)
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+DESCRIPTIONS = (CONFIG, "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", INDEX)
 AGAIN = "fetch the checkpoint again"
 # Buffers of older versions of transformers, and scales for keys and values in 8 bits, which no cache here holds.
 HARMLESS_TENSORS = re.compile(r"(^|\.)(rotary_emb\.\w+|position_ids|(k|v|kv|q)_scale|kv_cache\.\w+)$")
@@ -56,7 +56,7 @@ def open_safetensors(path: Path, device: str = "cpu") -> Any:
 
 def check_files(folder: Path) -> None:
     """Raises `InvalidInput` for the first file in a model's `folder` that is damaged or missing."""
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         raise InvalidInput(f"The folder {folder} holds no config.json; give the folder of a model, or a hub id.")
     for path in (folder / name for name in DESCRIPTIONS):
         if path.exists():
@@ -64,19 +64,24 @@ def check_files(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         with open_safetensors(path):
             pass
+    missing = [name for name in weight_files(folder) if not (folder / name).is_file()]
+    if missing and (folder / INDEX).exists():
+        raise InvalidInput(f"{folder} lacks {listed(missing)}, which {INDEX} names; {AGAIN}.")
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files with a model's weights: those of its index, or the one that needs none. Raises `InvalidInput`."""
     if not (folder / INDEX).exists():
-        return
+        return [WEIGHTS]
     shards = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(shards, dict):
         raise InvalidInput(f"{folder / INDEX} has no weight_map; {AGAIN}.")
-    missing = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
-    if missing:
-        raise InvalidInput(f"{folder} lacks {listed(missing)}, which {INDEX} names; {AGAIN}.")
+    return sorted({str(shard) for shard in shards.values()})
 
 
 def asks_for_own_code(folder: Path) -> bool:
     """Whether a model's description names Python files to be run (`auto_map`)."""
-    described = [folder / name for name in ("config.json", "tokenizer_config.json")]
+    described = [folder / name for name in (CONFIG, "tokenizer_config.json")]
     return any("auto_map" in read_json_object(path) for path in described if path.exists())
 
 

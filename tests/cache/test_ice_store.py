@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cache.page_indexes import RandomIndex
+from devices import DEVICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import plain_attention
@@ -30,21 +31,23 @@ CONFIGS = {
     "page of the window": replace(SMALL, window=4, budget=12),
 }
 
+PLACES = {"in place": ("cpu", False), "split tiers": ("cpu", True), **{name: (name, False) for name in DEVICES[1:]}}
 
-def new_store(config: IceConfig, dtype: torch.dtype = torch.float32, split: bool = False) -> IceStore:
+
+def new_store(config: IceConfig, dtype: torch.dtype = torch.float32, device: str = "cpu", split: bool = False) -> IceStore:
     """`split` makes the compute device another one than the pages' by name, though both are the CPU."""
     store = IceStore(
-        config, NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, dtype=dtype, device="cpu", capacity=32, cold_device="cpu:0" if split else "cpu"
+        config, NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM, dtype=dtype, device=device, capacity=32, cold_device="cpu:0" if split else "cpu"
     )
-    assert (store._layers[-1].hot is not None) == split
+    assert (store._layers[-1].hot is not None) == (split or device != "cpu")
     return store
 
 
 class Driver:
     """Feeds a store random rows and queries, and keeps every row to compare with."""
 
-    def __init__(self, store: IceStore, seed: int) -> None:
-        self.store = store
+    def __init__(self, store: IceStore, seed: int, device: str = "cpu") -> None:
+        self.store, self.device = store, device
         self.random = torch.Generator().manual_seed(seed)
         self.rows = torch.zeros(0, 2, NUM_LAYERS, NUM_KV_HEADS, HEAD_DIM)
 
@@ -60,10 +63,12 @@ class Driver:
         elif kind == "causal":
             square = square.tril()
         for layer in range(NUM_LAYERS):
-            self.store.append(layer, rows[:, 0, layer].transpose(0, 1), rows[:, 1, layer].transpose(0, 1))
+            keys, values = rows[:, :, layer].to(self.device).permute(1, 2, 0, 3)
+            self.store.append(layer, keys, values)
             queries = self.randn(NUM_HEADS, num_rows, HEAD_DIM)
-            got = self.store.attend(layer, queries, square if kind == "tree" else kind, scale=SCALE)
-            torch.testing.assert_close(got.double(), self.expected(layer, queries, rows, square), atol=3e-6, rtol=3e-6)
+            visible = square.to(self.device) if kind == "tree" else kind
+            got = self.store.attend(layer, queries.to(self.device), visible, scale=SCALE)
+            torch.testing.assert_close(got.cpu().double(), self.expected(layer, queries, rows, square), atol=3e-6, rtol=3e-6)
         self.store.commit(kept)
         self.rows = torch.cat([self.rows, rows[kept]])
         assert self.store.length == len(self.rows)
@@ -96,12 +101,12 @@ class Driver:
             assert of_row[:, config.num_sinks + left :].all()
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["in place", "split tiers"])
+@pytest.mark.parametrize(("device", "split"), PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @settings(max_examples=5)
 @given(data=st.data())
-def test_whatever_happens_attention_is_exact_over_what_was_seen(config: IceConfig, split: bool, data: st.DataObject) -> None:
-    driver = Driver(new_store(config, split=split), data.draw(st.integers(0, 99)))
+def test_whatever_happens_attention_is_exact_over_what_was_seen(config: IceConfig, device: str, split: bool, data: st.DataObject) -> None:
+    driver = Driver(new_store(config, device=device, split=split), data.draw(st.integers(0, 99)), device)
     store = driver.store
     for _ in range(data.draw(st.integers(1, 3))):  # turns
         for _ in range(data.draw(st.integers(1, 3))):

@@ -10,46 +10,21 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command import Outcome, call_command
+from command import Outcome
 from fake_engine import FakeEngine
 
 import hoarfrost
-from hoarfrost.cli import doctor, progress, train
+from hoarfrost.cli import doctor, train
 from hoarfrost.cli.demo import DemoPrompts, split_piece
 from hoarfrost.engine import Piece
-from hoarfrost.errors import InvalidInput
-from hoarfrost.models import SHIPPED, NotFetched
+from hoarfrost.models import SHIPPED
 from hoarfrost.training.settings import DrafterTrainingConfig
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the command with these arguments in this process."""
-
-    return partial(call_command, monkeypatch, capsys)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """The engine that every verb gets; `loaded_with` keeps what it was loaded with."""
-    fake = FakeEngine()
-
-    def load(model: str, **options: Any) -> FakeEngine:
-        if model == "unknown":
-            raise InvalidInput("No model 'unknown'.")
-        fake.loaded_with = {"model": model, **options}  # type: ignore[attr-defined]
-        return fake
-
-    monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
-    return fake
 
 
 def assert_refused(outcome: Outcome, *said: str) -> None:
@@ -180,7 +155,7 @@ class TestRun:
         [
             (["unknown", "Hi"], "No model 'unknown'"),
             (["tiny"], "Give a prompt"),
-            (["tiny", "Hi", "--kv-budget", "20"], "A budget of 20 rows does not hold"),
+            (["tiny", "Hi", "--kv-budget", "20"], "A budget of 20 rows (--kv-budget) is too small; give at least 48"),
             (["tiny", "--prompt-file", "no/such/file.txt"], "no/such/file.txt cannot be read"),
             (["tiny", "Hi", "--temperature", "nan"], "nan"),
             (["tiny", "Hi", "--temperature", "-1"], "-1"),
@@ -189,6 +164,7 @@ class TestRun:
             (["tiny", "Hi", "--tree-budget", "-1"], "-1"),
             (["tiny", "Hi", "--mode", "trie"], "Unknown mode 'trie'"),
             (["tiny", "Hi", "--mode", "ar", "--tree-budget", "8"], "does not go with --mode ar"),
+            (["tiny", "Hi", "--mode", "chain", "--drafter", "none"], "--drafter none takes none"),
             (["tiny", "Hi", "--system", "Be brief.", "--no-chat"], "--system needs the chat template"),
             (["tiny", "Hi", "--max-new-tokens", "0"], "0"),
             (["tiny", "Hi", "--max-new-tokens", "many"], "--max-new-tokens"),
@@ -365,24 +341,7 @@ class TestDemo:
         assert "In « »: what the tree guessed right" in out
         assert re.search("«[a-z]{3}»[a-z]«[a-z]{3}»", out)
 
-    def test_falls_back_to_the_package_where_the_model_cannot_be_had(
-        self, call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[str] = []
-
-        def load(model: str, **_: Any) -> FakeEngine:
-            asked.append(model)
-            if model == "smollm2":
-                raise NotFetched("smollm2 cannot be fetched: no network.")
-            return engine
-
-        monkeypatch.setattr("hoarfrost.engine.Engine", SimpleNamespace(load=load))
-        outcome = call("demo")
-        assert (outcome.code, asked) == (0, ["smollm2", "tiny"])
-        assert "no network" in outcome.out
-        assert "So here is tiny" in outcome.out
-
-    def test_other_models_that_cannot_be_loaded_are_refused(self, call: Any, engine: FakeEngine) -> None:
+    def test_a_model_that_cannot_be_loaded_is_refused(self, call: Any, engine: FakeEngine) -> None:
         assert_refused(call("demo", "unknown"), "No model 'unknown'.")
 
     def test_interrupted(self, call: Any, engine: FakeEngine) -> None:
@@ -477,7 +436,7 @@ class TestTrain:
 
 class TestHelp:
     COMMANDS = (
-        *((verb,) for verb in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")),
+        *((verb,) for verb in ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")),
         *(("bench", verb) for verb in ("decode", "report", "cache", "index")),
         *(("eval", verb) for verb in ("retrieval", "longbench", "loss", "report")),
         ("inspect", "cache"),
@@ -504,18 +463,8 @@ class TestHelp:
 
     def test_commands_stand_in_the_order_of_need(self, call: Any) -> None:
         said = call("--help").out
-        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")]
+        places = [said.index(f"│ {name} ") for name in ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")]
         assert places == sorted(places)
-
-
-def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.01)
-    with progress.prompt_progress(4) as on_prompt:
-        on_prompt("gsm8k")
-        deadline = time.monotonic() + 30
-        while "1 of 4 prompts done after" not in (said := capsys.readouterr().err) and time.monotonic() < deadline:
-            time.sleep(0.02)
-    assert "1 of 4 prompts done after" in said
 
 
 def test_a_terminal_is_told_at_once_what_is_loaded(call: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

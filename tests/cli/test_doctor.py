@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from hoarfrost import kernels
 from hoarfrost.cli import doctor
+from hoarfrost.hub import Unreachable
 from hoarfrost.kernels import linear
 
 
@@ -57,3 +61,48 @@ def test_a_cuda_build_without_a_gpu_costs_disk_only(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
     assert doctor.accelerators([]).detail == "none: decoding runs on the CPU"
+
+
+def test_cost_tables_and_their_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    [finding] = doctor.cost_tables()
+    assert finding.detail.startswith("none yet in ")
+    (tmp_path / "hoarfrost").mkdir()
+    for name, days in (("a", 2), ("b", 40)):
+        (tmp_path / "hoarfrost" / f"costs-{name}.json").write_text(json.dumps({"measured_at": time.time() - days * 86400}))
+    (tmp_path / "hoarfrost" / "costs-c.json").write_text("{")
+    [finding] = doctor.cost_tables()
+    assert finding.detail == f"2 in {tmp_path / 'hoarfrost'}, 2 to 40 days old"
+
+
+def test_extras_that_are_missing_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"matplotlib": "3.10", "datasets": None}
+    monkeypatch.setattr("hoarfrost.evaluation.common.machine.package_version", versions.get)
+    plot, bench = doctor.extras()
+    assert (plot.state, plot.detail) == (doctor.OK, "matplotlib 3.10")
+    assert bench.state == doctor.NOTE
+    assert "pip install 'hoarfrost[bench]'" in bench.detail
+
+
+def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    [finding] = doctor.hub()
+    assert finding.state == doctor.NOTE
+    assert "not asked in offline mode" in finding.detail
+    asked: list[str] = []
+    monkeypatch.setattr("hoarfrost.hub.ask", asked.append)
+    [finding] = doctor.hub()
+    assert (finding.state, len(asked)) == (doctor.OK, 1)
+
+    def unreachable(_: str) -> None:
+        raise Unreachable("the Hugging Face hub cannot be reached (no route)")
+
+    monkeypatch.setattr("hoarfrost.hub.ask", unreachable)
+    [finding] = doctor.hub()
+    assert "cannot be reached (no route); models come from folders" in finding.detail
+
+
+def test_models_with_drafters() -> None:
+    served, others = doctor.drafters()
+    assert "in the package for tiny" in served.detail
+    assert "Qwen/Qwen3-8B" in served.detail
+    assert "not served" in others.detail

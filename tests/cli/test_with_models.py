@@ -134,6 +134,7 @@ def test_what_training_writes_is_taken_as_a_drafter(model_folder: Callable[[str]
         (["TARGET", "", "--no-chat"], "empty"),
         (["TARGET", "Hi", "--dtype", "float8"], "float8"),
         (["TARGET", "Hi", "--device", "abacus"], "abacus"),
+        (["TARGET", "Hi", "--device", "meta"], "holds no numbers"),
     ],
 )
 def test_bad_input_is_a_sentence_and_exit_code_2(arguments: list[str], said: str, pair: Pair, call: Any) -> None:

@@ -77,6 +77,9 @@ class BorrowedParts:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    def to(self, device: str) -> BorrowedParts:
+        return replace(self, embed=self.embed.to(device), head=self.head.to(device), device=torch.device(device))
+
 
 def random_model(config: DFlashConfig, seed: int = 0) -> DFlashModel:
     """Weights wide enough for every part of the network to matter, norms and biases included, and no wider: eight convolutions in a row

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from devices import DEVICES
 from drafting.drafter_models import CONFIG, VARIANTS, BorrowedParts, plain_logits, random_model, random_taps, without_mask_token
 
 from hoarfrost.drafting import DFlashDrafter
@@ -14,23 +16,24 @@ from hoarfrost.drafting.dflash import BorrowedTarget, DFlashState
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_rounds_with_growing_context_equal_recomputing_everything(variant: str) -> None:
+def test_rounds_with_growing_context_equal_recomputing_everything(variant: str, device: str) -> None:
     config = VARIANTS[variant]
     model, target = random_model(config), BorrowedParts()
-    drafter = DFlashDrafter(model, target)
+    drafter = DFlashDrafter(copy.deepcopy(model).to(device), copy.deepcopy(target).to(device))
     state = drafter.new_state(capacity=8)
     taps = random_taps(0, config)
     for round_number, num_rows in enumerate((1, 17, 3, 6, 1)):
         new = random_taps(num_rows, config)
         taps = torch.cat((taps, new))
-        drafter.extend([state], [new])
+        drafter.extend([state], [new.to(device)])
         assert len(state) == taps.shape[0]
         marginals = drafter.propose([state], [round_number])[0]
         assert len(state) == taps.shape[0], "a proposal leaves no rows behind"
         expected = plain_logits(model, target, taps, round_number)
-        torch.testing.assert_close(without_mask_token(marginals.logits, config), without_mask_token(expected, config), **TOLERANCE)
+        torch.testing.assert_close(without_mask_token(marginals.logits.cpu(), config), without_mask_token(expected, config), **TOLERANCE)
 
 
 @pytest.mark.parametrize("variant", ["full", "sliding"])

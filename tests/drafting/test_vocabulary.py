@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 from drafting.drafter_models import CONFIG, HIDDEN, VOCAB, BorrowedParts, random_model, random_taps
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.drafting import DFlashConfig, DFlashDrafter, DFlashModel, load_drafter, read_config, save_drafter
+from hoarfrost.drafting.config import SLIDING
 from hoarfrost.drafting.vocabulary import offsets_of, part_of_head, token_ids_of
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import NativeLinear, plain_product
@@ -159,6 +161,15 @@ def test_wrong_tables_are_refused(folder: Path, target: BorrowedParts, table: Te
         load_drafter(folder, target)
 
 
+SELECTOR = {"selector_rank": 8, "selector_top_k": 6}
+WINDOW = {"layer_types": (SLIDING,), "sliding_window": 9, "is_causal": False}
+PARTS: dict[str, dict[str, Any]] = {
+    "marginals": {},
+    "selector": SELECTOR,
+    "convolutions in a window": {**SELECTOR, **WINDOW, "conv_kernel_size": 2, "conv_group_size": 8},
+}
+
+
 def test_a_vocabulary_larger_than_the_targets_is_refused() -> None:
     with pytest.raises(InvalidInput, match="draft_vocab_size is 62; its target has only 61 tokens"):
         replace(CONFIG, draft_vocab_size=62)
@@ -166,15 +177,16 @@ def test_a_vocabulary_larger_than_the_targets_is_refused() -> None:
         replace(REDUCED, selector_rank=4, selector_top_k=12)
 
 
-@pytest.mark.parametrize("selector", [{}, {"selector_rank": 8, "selector_top_k": 6}], ids=["marginals", "selector"])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.0}], ids=["greedy", "top-p", "sampled"])
 def test_decoding_stays_exact(
-    model_folder: Callable[[str], str], tmp_path: Path, selector: dict[str, int], params: dict[str, float]
+    model_folder: Callable[[str], str], tmp_path: Path, parts: dict[str, Any], params: dict[str, float], device: str
 ) -> None:
-    engine = Engine.load(model_folder("llama"), dtype="float32", device="cpu")
+    engine = Engine.load(model_folder("llama"), dtype="float32", device=device)
     config = DFlashConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=260,
-        mask_token_id=3, target_layer_ids=(0, 2), num_target_layers=4, block_size=6, draft_vocab_size=40, **selector,
+        mask_token_id=3, target_layer_ids=(0, 2), num_target_layers=4, block_size=6, draft_vocab_size=40, **parts,
     )  # fmt: skip
     allowed = torch.arange(40) * 6 + 2
     save_drafter(with_table(random_model(config), allowed), tmp_path, dtype=torch.float32)

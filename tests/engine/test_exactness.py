@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from devices import DEVICES
 from reference import random_drafter
 from transformers import AutoModelForCausalLM
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.engine import costs, guessing, scheduler
+from hoarfrost.engine import scheduler
 from hoarfrost.errors import InvalidInput
 
 PROMPTS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77], list(range(60, 100)), [5, 5, 5, 5, 5]]
@@ -38,8 +39,8 @@ TREES = [
 ]
 
 
-def load(folder: str, **options: object) -> Engine:
-    engine = Engine.load(folder, dtype="float32", device="cpu", **options)
+def load(folder: str, device: str = "cpu", **options: object) -> Engine:
+    engine = Engine.load(folder, dtype="float32", device=device, **options)
     engine.drafter = random_drafter(engine.target)
     return engine
 
@@ -48,21 +49,27 @@ def tokens_of(engine: Engine, prompts: list[list[int]], params: SamplingParams, 
     return [completion.token_ids for completion in engine.generate(prompts, params, tree=tree)]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_plain_decoding_is_transformers_greedy(architecture: str, model_folder: Callable[[str], str]) -> None:
+def test_plain_decoding_is_transformers_greedy(architecture: str, device: str, model_folder: Callable[[str], str]) -> None:
     folder = model_folder(architecture)
-    engine = load(folder)
-    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    engine = load(folder, device)
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
     for prompt in PROMPTS:
         ours = engine.generate([prompt], SETTINGS[0], tree=TreeConfig.autoregressive())[0].token_ids
-        theirs = stock.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0)
+        theirs = stock.generate(
+            torch.tensor([prompt], device=device), max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
         assert ours == theirs[0, len(prompt) :].tolist()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
-def test_trees_and_batches_equal_plain_decoding(architecture: str, params: SamplingParams, model_folder: Callable[[str], str]) -> None:
-    engine = load(model_folder(architecture))
+def test_trees_and_batches_equal_plain_decoding(
+    architecture: str, params: SamplingParams, device: str, model_folder: Callable[[str], str]
+) -> None:
+    engine = load(model_folder(architecture), device)
     expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS]
     assert tokens_of(engine, PROMPTS, params, TreeConfig.autoregressive()) == expected, "batched plain decoding"
     for tree in TREES:
@@ -99,9 +106,10 @@ def test_the_shipped_pair_in_blocks_decodes_alike(temperature: float) -> None:
     assert engine.generate(prompts, params, tree=TreeConfig.chain())[0].statistics.tau > 1.2, "a drafter in 8 bits still guesses"
 
 
-def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_drafter_that_is_right_is_believed(device: str, model_folder: Callable[[str], str]) -> None:
     """With guesses that are the target's own choices every round ends at the horizon, and the tokens stay the same."""
-    engine = load(model_folder("qwen3"))
+    engine = load(model_folder("qwen3"), device)
     params = SETTINGS[2]
     expected = tokens_of(engine, PROMPTS[:1], params, TreeConfig.autoregressive())
     engine.drafter = random_drafter(engine.target, told=PROMPTS[0] + expected[0])
@@ -111,9 +119,10 @@ def test_a_drafter_that_is_right_is_believed(model_folder: Callable[[str], str])
         assert completion.statistics.tau > 4
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
-def test_without_a_drafter_retrieval_alone_changes_nothing(params: SamplingParams, model_folder: Callable[[str], str]) -> None:
-    engine = Engine.load(model_folder("llama"), dtype="float32", device="cpu")
+def test_without_a_drafter_retrieval_alone_changes_nothing(params: SamplingParams, device: str, model_folder: Callable[[str], str]) -> None:
+    engine = Engine.load(model_folder("llama"), dtype="float32", device=device)
     prompts = [*PROMPTS, [7, 8, 9, 10, 11, 7, 8, 9]]
     expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in prompts]
     for tree in (TreeConfig(), TreeConfig(12)):
@@ -122,40 +131,47 @@ def test_without_a_drafter_retrieval_alone_changes_nothing(params: SamplingParam
         engine.generate(prompts, params, tree=TreeConfig.published(8))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tree", [TreeConfig(), TreeConfig(16), TreeConfig.published(16)], ids=["auto", "fixed", "published"])
 @pytest.mark.parametrize("params", SETTINGS, ids=["greedy", "top-p", "plain", "top-k-min-p"])
-def test_path_conditional_guesses_change_nothing(params: SamplingParams, tree: TreeConfig, model_folder: Callable[[str], str]) -> None:
-    engine = load(model_folder("qwen3"))
+def test_path_conditional_guesses_change_nothing(
+    params: SamplingParams, tree: TreeConfig, device: str, model_folder: Callable[[str], str]
+) -> None:
+    engine = load(model_folder("qwen3"), device)
     expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS]
     engine.drafter = random_drafter(engine.target, conditional=True)
     assert tokens_of(engine, PROMPTS, params, tree) == expected
 
 
-def test_mixed_params_and_refill_do_not_touch_each_other(model_folder: Callable[[str], str]) -> None:
-    engine = load(model_folder("qwen3"), max_batch_size=2)
+@pytest.mark.parametrize("device", DEVICES)
+def test_mixed_params_and_refill_do_not_touch_each_other(device: str, model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder("qwen3"), device, max_batch_size=2)
     each = [SETTINGS[index % len(SETTINGS)] for index in range(len(PROMPTS))]
     alone = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt, params in zip(PROMPTS, each, strict=True)]
     together = engine.generate(PROMPTS, each, tree=TreeConfig(budget=12))
     assert [completion.token_ids for completion in together] == alone
 
 
-def test_a_batch_of_more_rows_than_were_measured_decodes_plainly(
-    model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("num_tokens", "chunk_rows"), [(40, 7), (320, 150)], ids=["short", "long"])
+def test_chunking_of_the_prompt_changes_nothing(
+    num_tokens: int, chunk_rows: int, device: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(costs, "ROWS", (1, 2))
-    monkeypatch.setattr(guessing, "load_costs", costs.measure)
-    engine = load(model_folder("qwen3"))
-    expected = tokens_of(engine, PROMPTS, SETTINGS[0], TreeConfig.autoregressive())
-    engine.guesser.prepare(TreeConfig())  # asks the drafter, to time it
-    monkeypatch.setattr(engine.drafter, "propose", lambda *_: pytest.fail("asked the drafter for what nobody has room to verify"))
-    assert tokens_of(engine, PROMPTS, SETTINGS[0], TreeConfig()) == expected
+    """Chunks of more and of fewer rows than count as prefill, which are attended to in other ways."""
+    engine = load(model_folder("llama"), device)
+    prompt = [index * 7 % 250 + 4 for index in range(num_tokens)]
+    whole = tokens_of(engine, [prompt], SETTINGS[1], TreeConfig(budget=8))
+    for name in ("NATIVE_CHUNK_ROWS", "CHUNK_ROWS"):
+        monkeypatch.setattr(scheduler, name, chunk_rows)
+    assert tokens_of(engine, [prompt], SETTINGS[1], TreeConfig(budget=8)) == whole
 
 
-def test_chunking_of_the_prompt_changes_nothing(model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = load(model_folder("llama"))
-    whole = tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8))
-    monkeypatch.setattr(scheduler, "NATIVE_CHUNK_ROWS", 7)
-    assert tokens_of(engine, [PROMPTS[3]], SETTINGS[1], TreeConfig(budget=8)) == whole
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("params", [SETTINGS[0], SETTINGS[2]], ids=["greedy", "plain"])
+def test_trees_of_as_many_rows_as_a_prefill(params: SamplingParams, device: str, model_folder: Callable[[str], str]) -> None:
+    engine = load(model_folder("llama"), device)
+    expected = [tokens_of(engine, [prompt], params, TreeConfig.autoregressive())[0] for prompt in PROMPTS[:2]]
+    assert tokens_of(engine, PROMPTS[:2], params, TreeConfig(200)) == expected
 
 
 def test_stream_is_generate_piece_by_piece(model_folder: Callable[[str], str]) -> None:

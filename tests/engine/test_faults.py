@@ -101,6 +101,7 @@ def test_a_guess_that_cannot_be_read_hurts_nobody(architecture: str, model_folde
 @pytest.mark.parametrize("kind", ["RuntimeError", "MemoryError", "OSError"])
 def test_a_commit_that_fails(kind: str, tree: TreeConfig, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [engine.generate([prompt], PARAMS, tree=PLAIN)[0].token_ids for prompt in PROMPTS]
+    engine.guesser.prepare(tree)  # with stores of its own
     error = {"RuntimeError": RuntimeError("broken"), "MemoryError": MemoryError(), "OSError": OSError(errno.ENOSPC, "no space left")}[kind]
     commit, new_store, stores = DenseStore.commit, engine.target.new_store, []
 
@@ -147,6 +148,7 @@ def test_a_store_that_fails_within_the_pass(folder: str, monkeypatch: pytest.Mon
 
 def test_a_request_for_which_there_is_no_room(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [engine.generate([prompt], PARAMS, tree=PLAIN)[0].token_ids for prompt in PROMPTS]
+    engine.guesser.prepare(TreeConfig())
     new_store = engine.target.new_store
 
     def new_store_if_small(capacity: int, cache: Any) -> Any:

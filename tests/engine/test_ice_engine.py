@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from devices import DEVICES
 from reference import random_drafter
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
@@ -16,8 +17,8 @@ PARAMS = SamplingParams(max_new_tokens=20, ignore_eos=True)
 TREE = TreeConfig(budget=8)
 
 
-def load(folder: str, cache: IceConfig | None, weights: str = "float") -> Engine:
-    engine = Engine.load(folder, dtype="float32", device="cpu", cache=cache, weights=weights)
+def load(folder: str, device: str, cache: IceConfig | None, weights: str = "float") -> Engine:
+    engine = Engine.load(folder, dtype="float32", device=device, cache=cache, weights=weights)
     engine.drafter = random_drafter(engine.target)
     return engine
 
@@ -26,24 +27,27 @@ def tokens_of(engine: Engine, prompts: list[list[int]], tree: TreeConfig) -> lis
     return [completion.token_ids for completion in engine.generate(prompts, PARAMS, tree=tree)]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 @pytest.mark.parametrize("index", ["ice", "exact"])
-def test_budget_of_the_whole_context_decodes_as_the_dense_store(architecture: str, index: str, model_folder: Callable[[str], str]) -> None:
+def test_budget_of_the_whole_context_decodes_as_the_dense_store(
+    architecture: str, index: str, device: str, model_folder: Callable[[str], str]
+) -> None:
     folder = model_folder(architecture)
-    expected = tokens_of(load(folder, None), PROMPTS, TreeConfig.autoregressive())
-    engine = load(folder, IceConfig(budget=512, num_sinks=2, window=16, page_size=4, index=index))
+    expected = tokens_of(load(folder, device, None), PROMPTS, TreeConfig.autoregressive())
+    engine = load(folder, device, IceConfig(budget=512, num_sinks=2, window=16, page_size=4, index=index))
     for tree in (TreeConfig.autoregressive(), TREE, TreeConfig.chain()):
         assert tokens_of(engine, PROMPTS, tree) == expected
 
 
-@pytest.mark.parametrize("weights", ["float", "int8"])
+@pytest.mark.parametrize(("weights", "device"), [("int8", "cpu"), *(("float", device) for device in DEVICES)])
 @pytest.mark.parametrize("index", ["ice", "quest", "dci"])
 def test_the_text_depends_on_neither_tree_nor_neighbours(
-    index: str, weights: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    index: str, weights: str, device: str, model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows leave the window in the midst of rounds, and an index is begun in the midst of the answer to the third prompt."""
     monkeypatch.setattr(scheduler, "CHUNK_ROWS", 30)
-    engine = load(model_folder("qwen3"), IceConfig(budget=72, num_sinks=2, window=12, page_size=4, index=index), weights)
+    engine = load(model_folder("qwen3"), device, IceConfig(budget=72, num_sinks=2, window=12, page_size=4, index=index), weights)
     params = SamplingParams(max_new_tokens=40, ignore_eos=True)
     alone = [engine.generate([prompt], params, tree=TreeConfig.autoregressive())[0].token_ids for prompt in PROMPTS]
     together = engine.generate(PROMPTS, params, tree=TreeConfig.autoregressive())

@@ -13,7 +13,7 @@ from conftest import ARCHITECTURES
 from engine.erring_drafter import ErringDrafter
 from engine.test_exactness import PROMPTS, SETTINGS, TREES, load
 
-from hoarfrost import Engine, InvalidInput, Piece, Request, SamplingParams, TreeConfig
+from hoarfrost import Engine, InvalidInput, Limits, Piece, Request, SamplingParams, TreeConfig
 from hoarfrost.engine import scheduler
 
 PLAIN = TreeConfig.autoregressive()
@@ -22,7 +22,8 @@ PARAMS = SamplingParams(max_new_tokens=8, ignore_eos=True)
 
 @pytest.fixture
 def engine(model_folder: Callable[[str], str]) -> Engine:
-    return load(model_folder("qwen3"), max_batch_size=3)
+    """Every prompt is read as if it were the first."""
+    return load(model_folder("qwen3"), max_batch_size=3, limits=Limits(prefix_bytes=0))
 
 
 def tokens_alone(engine: Engine, request: Request) -> list[int]:

@@ -12,13 +12,13 @@ from hoarfrost.tree import Marginals
 
 
 class KnowingDrafter:
-    """Guesses along every one of `known` (whole sequences, prompt included) that holds the bonus token at its position; at every fifth
-    position it guesses at random."""
+    """Guesses, on `device`, along every one of `known` (whole sequences, prompt included) that holds the bonus token at its position; at
+    every fifth position it guesses at random."""
 
-    name, horizon, taps = "knowing", 6, (0, 2)
+    name, horizon, taps, row_bytes = "knowing", 6, (0, 2), 0
 
-    def __init__(self, vocab_size: int, known: Sequence[Sequence[int]]) -> None:
-        self.vocab_size, self.known = vocab_size, known
+    def __init__(self, vocab_size: int, known: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> None:
+        self.vocab_size, self.known, self.device = vocab_size, known, device
 
     def new_state(self, capacity: int = 256) -> ToldDraftState:
         return ToldDraftState()
@@ -37,4 +37,4 @@ class KnowingDrafter:
                 for depth, token_id in enumerate(sequence[position + 1 : position + 1 + self.horizon]):
                     if (position + depth) % 5:
                         logits[depth, token_id] += 12
-        return Marginals(logits)
+        return Marginals(logits.to(self.device))

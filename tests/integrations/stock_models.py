@@ -15,9 +15,9 @@ PAD = 0
 ROWS = [[10, 50, 90, 130], [200, 11, 12, 13, 14, 15, 16], [77]]
 
 
-def load_stock(folder: str, attention: str = "sdpa") -> PreTrainedModel:
+def load_stock(folder: str, attention: str = "sdpa", device: str = "cpu") -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
-    return model
+    return model.to(device)
 
 
 def one_row(index: int = 0) -> dict[str, Tensor]:
@@ -37,11 +37,12 @@ def knowing(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor, 
     padding = (inputs["attention_mask"] == 0).sum(-1)
     copies = len(answers) // len(padding)
     known = [answer[int(padding[index // copies]) :].tolist() for index, answer in enumerate(answers)]
-    return ddtree(KnowingDrafter(model.config.vocab_size, known), **{"budget": 12, **options})
+    return ddtree(KnowingDrafter(model.config.vocab_size, known, model.device), **{"budget": 12, **options})
 
 
 def both_ways(model: PreTrainedModel, inputs: dict[str, Tensor], **settings: Any) -> tuple[Tensor, Tensor, TreeGeneration]:
-    """The sequences of stock greedy generation, those with trees, and what decoded them."""
+    """The sequences of stock greedy generation, those with trees, and what decoded them; inputs go to the model's device."""
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     settings = {"do_sample": False, "max_new_tokens": 16, "pad_token_id": PAD, **settings}
     expected = model.generate(**inputs, **settings)
     trees = knowing(model, inputs, expected, independent_rows=True)

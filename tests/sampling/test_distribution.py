@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,7 +18,6 @@ from hoarfrost.sampling import Chooser, SamplingParams, choose_greedy_rows, dist
 FILTERS = [
     dict(zip(("top_k", "top_p", "min_p"), values, strict=True)) for values in itertools.product((None, 1, 12), (1.0, 0.9, 0.4), (0.0, 0.08))
 ]
-DEVICES = [name for name, present in (("cpu", True), ("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if present]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 PLACES = [(device, dtype) for device in DEVICES for dtype in DTYPES if (device, dtype) != ("mps", torch.float64)]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,7 +16,6 @@ from hoarfrost.sampling import gumbel_noise, gumbel_noise_plain, gumbel_noise_ra
 ALL_BITS = 2**64 - 1
 INT64 = st.integers(-(2**63), 2**63 - 1)
 COUNTS = st.integers(0, 2**63 - 1)
-DEVICES = [name for name, present in (("cpu", True), ("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if present]
 
 
 def mix(x: int) -> int:

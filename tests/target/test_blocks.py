@@ -15,7 +15,7 @@ from hoarfrost.cache import DenseStore, Store
 from hoarfrost.kernels.decoder import NativeLayer
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.blocks import FusedStack, NativeStack, StockStack
-from hoarfrost.target.loading import load_config, load_tokenizer
+from hoarfrost.target.loading import load_config, load_tokenizer, locate
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 from hoarfrost.tree import DraftTree
 
@@ -30,7 +30,7 @@ def stock_target(folder: str, dtype: torch.dtype = torch.float32) -> Target:
     """Transformers' layers, norms and products as they are, with our attention function alone."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=ATTENTION_NAME)
-    return Target(model.eval().requires_grad_(False), load_tokenizer(folder), folder)
+    return Target(model.eval().requires_grad_(False), load_tokenizer(locate(folder)), folder)
 
 
 @torch.inference_mode()
@@ -215,7 +215,7 @@ def test_unknown_parts_keep_stock_layers(architecture: str, changes: dict[str, o
     assert isinstance(target._stack, StockStack)
     for got, wanted in zip(outputs(target), outputs(stock_target(folder)), strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
-    assert load_config(folder).hidden_act == "gelu"
+    assert load_config(locate(folder)).hidden_act == "gelu"
 
 
 def test_what_no_table_holds_is_refused(model_folder: Callable[[str], str]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from hoarfrost import Engine
 from hoarfrost.drafting import load_drafter, save_drafter
+from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models import SHIPPED
 from hoarfrost.target import Target
@@ -232,10 +233,10 @@ def test_end_tokens_that_make_no_sense_are_refused(value: Any, folder: Path) -> 
 def test_an_alias_means_the_shipped_model_whatever_lies_around(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "tiny").mkdir()
     monkeypatch.chdir(folder)
-    assert locate("tiny") == str(SHIPPED["tiny"].target)
-    assert load_config("tiny").model_type
+    assert locate("tiny").path == SHIPPED["tiny"].target
+    assert load_config(locate("tiny")).model_type
     with pytest.raises(InvalidInput, match=r"holds no config\.json"):
-        load_config("./tiny")
+        load_config(locate("./tiny"))
 
 
 RAISING = (
@@ -270,6 +271,17 @@ def test_a_prompt_that_is_neither_text_nor_ids_is_a_sentence(prompt: Any, model_
     engine = Engine.load(model_folder("qwen3"), dtype="float32", device="cpu")
     with pytest.raises(InvalidInput, match=r"valid Unicode|whole numbers|token ids"):
         engine.generate([prompt])
+
+
+def test_a_drafter_kept_in_eight_bits_is_that_of_the_widened_numbers(tmp_path: Path) -> None:
+    target = load(Path(SHIPPED["tiny"].target))
+    narrow, wide = (Path(shutil.copytree(SHIPPED["tiny"].drafter, tmp_path / name)) for name in ("narrow", "wide"))
+    name = "layers.0.mlp.up_proj.weight"
+    change_tensors(narrow, lambda tensors: tensors.update({name: tensors[name].to(torch.float8_e4m3fn)}))
+    change_tensors(wide, lambda tensors: tensors.update({name: tensors[name].to(torch.float8_e4m3fn).float()}))
+    models = [load_network(folder, target).state_dict() for folder in (narrow, wide)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
 def test_a_drafter_of_another_kind_of_numbers_is_refused(tmp_path: Path) -> None:
@@ -338,4 +350,4 @@ def test_a_tokenizer_without_words_is_refused(folder: Path) -> None:
     content["model"]["vocab"] = {}
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(InvalidInput, match="without words"):
-        load_tokenizer(str(folder))
+        load_tokenizer(locate(str(folder)))

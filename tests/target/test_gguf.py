@@ -318,7 +318,7 @@ def test_a_file_can_be_trained_for(tmp_path: Path) -> None:
     target = load_frozen_target(str(write_model(tmp_path / "model.gguf", model, mixed)), dtype="float32", device="cpu")
     with torch.inference_mode():
         states = model(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
-    torch.testing.assert_close(tapped_features(target, PROMPT, (0,)), states[1][0], atol=2e-4, rtol=2e-4)
+    torch.testing.assert_close(tapped_features(target, [PROMPT], (0,))[0], states[1][0], atol=2e-4, rtol=2e-4)
     hidden = torch.zeros((1, target.hidden_size), requires_grad=True)
     target.head(hidden).sum().backward()
     assert hidden.grad is not None

@@ -16,6 +16,7 @@ from hoarfrost import Engine, SamplingParams, TreeConfig
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.quantized import quantize, to_float
 from hoarfrost.target import Target
+from hoarfrost.target.loading import check_weights
 from hoarfrost.target.quantized import QuantizedEmbedding, QuantizedLinear, quantize_layers
 
 
@@ -76,5 +77,5 @@ def test_a_shared_head_stays_shared(tmp_path: Path) -> None:
 def test_ways_to_hold_weights_that_are_refused(model_folder: Callable[[str], str]) -> None:
     with pytest.raises(InvalidInput, match="Unknown weights 'int4'; choose one of auto, int8, float"):
         Engine.load(model_folder("llama"), weights="int4", device="cpu")
-    with pytest.raises(InvalidInput, match="8-bit weights run on the CPU, not on meta; take weights 'float' there"):
-        Engine.load(model_folder("llama"), weights="int8", device="meta")
+    with pytest.raises(InvalidInput, match="8-bit weights run on the CPU, not on cuda; take weights 'float' there"):
+        check_weights("int8", torch.device("cuda"))

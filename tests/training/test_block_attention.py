@@ -11,7 +11,7 @@ from hoarfrost.drafting import DFlashDrafter, DFlashModel
 from hoarfrost.target import Target
 from hoarfrost.training import block_attention
 from hoarfrost.training.anchors import PackedBlocks, pack_blocks
-from hoarfrost.training.block_attention import packed_hidden
+from hoarfrost.training.block_attention import one_group, packed_hidden
 from hoarfrost.training.data import TrainingSequence
 from hoarfrost.training.features import tapped_features
 
@@ -27,6 +27,10 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def frozen() -> Target:
     return target()
+
+
+def features_of(frozen: Target, *sequences: TrainingSequence) -> list[Tensor]:
+    return tapped_features(frozen, [one.token_ids for one in sequences], TAPS)
 
 
 def packed(model: DFlashModel, frozen: Target, sequences: list[TrainingSequence], blocks: PackedBlocks, features: list[Tensor]) -> Tensor:
@@ -47,13 +51,18 @@ def masked_whole(model: DFlashModel, frozen: Target, one: TrainingSequence, star
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("per_group", [1, 2, 16])
-def test_packed_blocks_equal_the_masked_whole(frozen: Target, monkeypatch: pytest.MonkeyPatch, variant: str, per_group: int) -> None:
-    monkeypatch.setattr(block_attention, "BLOCKS_PER_GROUP", per_group)
+@pytest.mark.parametrize("per_group", [1, 2, 16, None])
+@pytest.mark.parametrize("anchors", [[(3, 8, 9, 15, 18), (5, 12)], [(4, 19), (6, 12)]], ids=["uneven", "even"])
+def test_packed_blocks_equal_the_masked_whole(
+    frozen: Target, monkeypatch: pytest.MonkeyPatch, variant: str, per_group: int | None, anchors: list[tuple[int, ...]]
+) -> None:
+    if per_group is None:  # all in one, as on an accelerator
+        monkeypatch.setattr(block_attention, "small_groups", lambda blocks: [one_group(blocks, torch.device("cpu"))])
+    else:
+        monkeypatch.setattr(block_attention, "BLOCKS_PER_GROUP", per_group)
     model = drafter(BLOCK_SIZE, **VARIANTS[variant])
     sequences = [sequence(20, 3, seed=1), sequence(14, 5, seed=2)]
-    anchors = [(3, 8, 9, 15, 18), (5, 12)]
-    features = [tapped_features(frozen, one.token_ids, TAPS) for one in sequences]
+    features = features_of(frozen, *sequences)
     blocks = pack_blocks(sequences, anchors, BLOCK_SIZE, MASK)
     fast = packed(model, frozen, sequences, blocks, features)
     plain = torch.cat([masked_whole(model, frozen, *args) for args in zip(sequences, anchors, features, strict=True)])
@@ -69,7 +78,7 @@ def test_packed_blocks_equal_the_masked_whole(frozen: Target, monkeypatch: pytes
 def test_a_block_in_training_equals_a_proposal_in_decoding(frozen: Target, variant: str) -> None:
     model = drafter(BLOCK_SIZE, **VARIANTS[variant])
     one, anchor = sequence(20, 3), 11
-    features = tapped_features(frozen, one.token_ids, TAPS)
+    (features,) = features_of(frozen, one)
     blocks = pack_blocks([one], [(6, anchor, 17)], BLOCK_SIZE, MASK)
     trained = model.logits(packed(model, frozen, [one], blocks, [features])[1, 1:], frozen.head)
     decoder = DFlashDrafter(model, frozen)
@@ -83,7 +92,7 @@ def test_a_block_in_training_equals_a_proposal_in_decoding(frozen: Target, varia
 def test_a_block_sees_nothing_from_its_anchor_on_but_itself(frozen: Target) -> None:
     model = drafter(BLOCK_SIZE)
     one, starts = sequence(20, 3), (5, 9, 16)
-    features = tapped_features(frozen, one.token_ids, TAPS)
+    (features,) = features_of(frozen, one)
     hidden = packed(model, frozen, [one], pack_blocks([one], [starts], BLOCK_SIZE, MASK), [features])
     for row, anchor in enumerate(starts):
         others = tuple((token + 17) % 60 + 4 for token in one.token_ids)
@@ -98,7 +107,8 @@ def test_a_block_sees_nothing_from_its_anchor_on_but_itself(frozen: Target) -> N
 
 
 def test_features_are_the_hidden_states_of_transformers(frozen: Target) -> None:
-    one = sequence(15, 3)
-    outputs = frozen.model(torch.tensor([one.token_ids]), output_hidden_states=True)
-    expected = torch.cat([outputs.hidden_states[tap + 1][0] for tap in TAPS], dim=-1)
-    torch.testing.assert_close(tapped_features(frozen, one.token_ids, TAPS), expected, atol=1e-5, rtol=1e-5)
+    sequences = [sequence(15, 3), sequence(9, 2, seed=5), sequence(12, 3, seed=6)]
+    for one, features in zip(sequences, features_of(frozen, *sequences), strict=True):
+        outputs = frozen.model(torch.tensor([one.token_ids]), output_hidden_states=True)
+        expected = torch.cat([outputs.hidden_states[tap + 1][0] for tap in TAPS], dim=-1)
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)

@@ -65,7 +65,7 @@ def test_one_sample_is_learnt_by_heart(tmp_path: Path, optimizer: str) -> None:
 def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, draft_vocab_size: int
 ) -> None:
-    monkeypatch.setitem(trainer_module.ROWS_AT_ONCE, "cpu", rows_at_once)
+    monkeypatch.setattr(trainer_module, "ROWS_AT_ONCE", rows_at_once)
     frozen, sequences = target(), tuple(sequence(12 + index, 3, seed=index) for index in range(3))
     chosen = settings("", tmp_path, tmp_path, clip_norm=1e9, draft_vocab_size=draft_vocab_size)
     trainer, objective = drafter_trainer(chosen, frozen, TrainingData(sequences, sequences[:1], 0)), DrafterObjective(chosen, frozen)
@@ -84,7 +84,7 @@ def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(
                     total += weight
                     if int(blocks.labels[block, slot]) in guessed:  # what cannot be guessed is not learnt
                         weighted -= weight * log_probs[block, slot, guessed.index(int(blocks.labels[block, slot]))].item()
-    assert trainer.train_step() == pytest.approx(weighted / total, rel=1e-5)
+    assert float(trainer.train_step()) == pytest.approx(weighted / total, rel=1e-5)
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(

@@ -24,7 +24,7 @@ def test_features_are_kept_and_shared(tmp_path: Path, monkeypatch: pytest.Monkey
     first = FeatureStore(frozen, (0, 2), tmp_path, 10**6)
     assert not first.has(TOKEN_IDS)
     made = first.features(TOKEN_IDS)
-    assert torch.equal(made, tapped_features(frozen, TOKEN_IDS, (0, 2)).bfloat16().float())
+    assert torch.equal(made, tapped_features(frozen, [TOKEN_IDS], (0, 2))[0].bfloat16().float())
     assert first.has(TOKEN_IDS)
     assert not first.has(TOKEN_IDS[:-1])
     monkeypatch.setattr(feature_store, "tapped_features", no_more)
@@ -39,7 +39,7 @@ def test_a_tap_that_is_missing_is_made(tmp_path: Path) -> None:
     FeatureStore(frozen, (0,), tmp_path, 10**6).features(TOKEN_IDS)
     more = FeatureStore(frozen, (0, 1), tmp_path, 10**6)
     assert not more.has(TOKEN_IDS)
-    assert torch.equal(more.features(TOKEN_IDS), tapped_features(frozen, TOKEN_IDS, (0, 1)).bfloat16().float())
+    assert torch.equal(more.features(TOKEN_IDS), tapped_features(frozen, [TOKEN_IDS], (0, 1))[0].bfloat16().float())
     assert more.has(TOKEN_IDS)
 
 

@@ -88,7 +88,7 @@ def test_the_loss_of_a_step_is_the_plain_loss_of_its_batch(drafter_folder: Path,
             scores = unary + p["successor_codebook"][candidates] @ (p["predecessor_codebook"][before] * projected)
             weighted -= weight * scores.log_softmax(0)[candidates.tolist().index(label)].item()
     assert num_uncovered
-    assert trainer.train_step() == pytest.approx(weighted / total, rel=1e-5)
+    assert float(trainer.train_step()) == pytest.approx(weighted / total, rel=1e-5)
 
 
 def walking(length: int, start: int) -> TrainingSequence:
@@ -122,7 +122,7 @@ def test_reported_tokens_per_round_are_those_of_the_greedy_walk(drafter_folder: 
             trainer.train_step()
     frozen, model = trainer.target, trainer.objective.model
     served = DFlashDrafter(model, frozen)
-    features = tapped_features(frozen, one.token_ids, model.config.target_layer_ids)
+    (features,) = tapped_features(frozen, [one.token_ids], model.config.target_layer_ids)
     [(_, blocks)] = trainer.held_out_passes()
     emitted = []
     for anchor in whole_blocks(blocks):

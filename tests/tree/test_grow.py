@@ -105,8 +105,8 @@ def test_what_is_worthwhile_is_what_the_twin_keeps_of_all(
     found = grow_worthwhile(candidates, roots, times, fixed_ms, hints)
     grown = grow_trees(candidates, roots, len(times), hints)
     num_nodes, expected, milliseconds = allocate_plain([one.log_probs for one in grown], times, fixed_ms)
-    assert found.expected / found.milliseconds == pytest.approx(expected / milliseconds)
-    if found.expected == pytest.approx(expected):
+    assert sum(found.expected) / found.milliseconds == pytest.approx(expected / milliseconds)
+    if sum(found.expected) == pytest.approx(expected):
         for tree, one, count in zip(found.trees, grown, num_nodes, strict=True):
             assert_equal_trees(tree, one.tree.first(count + 1))
 

@@ -15,14 +15,16 @@ from protocol import Answer, Job, Stopwatch, serve
 from transformers.utils import logging
 
 import hoarfrost
-from hoarfrost import Engine, SamplingParams, TreeConfig
+from hoarfrost import Engine, Limits, SamplingParams, TreeConfig
 from hoarfrost.evaluation.prompts.encoding import encode_messages
 
 
 def load(job: Job) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Answer]]:
     torch.set_num_threads(job.num_threads)
     logging.disable_progress_bar()
-    engine = Engine.load(str(job.model), drafter=str(job.drafter) if job.drafter else None, dtype=job.dtype, device="cpu")
+    engine = Engine.load(
+        str(job.model), drafter=str(job.drafter) if job.drafter else None, dtype=job.dtype, device="cpu", limits=Limits(prefix_bytes=0)
+    )
 
     def decode(request: dict[str, Any]) -> Answer:
         if "messages" in request:

@@ -40,7 +40,7 @@ def attend_all(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> T
     num_heads, num_rows, head_dim = queries.shape
     packed = pack_heads(queries, keys.shape[0])
     out = functional.scaled_dot_product_attention(packed[None], keys[None], values[None], scale=scale)
-    return out.view(num_heads, num_rows, head_dim).transpose(0, 1)
+    return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1)  # of several kernels, some write it the other way round
 
 
 def attend_causal(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
@@ -65,7 +65,7 @@ def _attend_tail_scores(queries: Tensor, keys: Tensor, values: Tensor, hidden: T
     tail = scores.view(num_heads, num_rows, num_keys)[:, :, num_keys - num_rows :]
     tail.masked_fill_(hidden, float("-inf"))
     out = torch.matmul(torch.softmax(scores, dim=-1), values)
-    return out.view(num_heads, num_rows, head_dim).transpose(0, 1)
+    return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1)  # of several kernels, some write it the other way round
 
 
 def _attend_tail_merged(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float) -> Tensor:
@@ -87,7 +87,7 @@ def _attend_tail_merged(queries: Tensor, keys: Tensor, values: Tensor, hidden: T
 
 def attend_with_weight(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Unmasked attention `[Hkv, r, D]` in float32 together with the log of its softmax denominator, `[Hkv, r]`."""
-    if queries.device.type == "cuda" and queries.dtype in (torch.float16, torch.bfloat16):
+    if _has_flash_kernel(queries):
         out, weight, *_ = torch.ops.aten._scaled_dot_product_flash_attention(queries[None], keys[None], values[None], scale=scale)
         return out[0].float(), weight[0, :, : queries.shape[1]]
     if queries.device.type == "cpu":
@@ -95,3 +95,11 @@ def attend_with_weight(queries: Tensor, keys: Tensor, values: Tensor, scale: flo
         return out[0].float(), weight[0]
     scores = torch.matmul(queries.float() * scale, keys.float().transpose(1, 2))
     return torch.matmul(torch.softmax(scores, dim=-1), values.float()), torch.logsumexp(scores, dim=-1)
+
+
+def _has_flash_kernel(queries: Tensor) -> bool:
+    """Whether this is a GPU, build and head size that torch's flash kernel is made for; called by itself, it takes no others."""
+    if queries.device.type != "cuda" or queries.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    is_recent = torch.cuda.get_device_capability(queries.device) >= (8, 0)
+    return is_recent and torch.backends.cuda.is_flash_attention_available() and queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 256

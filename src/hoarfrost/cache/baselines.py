@@ -152,7 +152,7 @@ class SelectingStore(DenseStore):
         self._selected[layer] = selected
         values = self._buffer[1, layer, :, : self.length + num_rows].float()
         out = torch.matmul(torch.softmax(scores, dim=-1).flatten(1, 2), values)
-        return out.view(num_heads, num_rows, head_dim).transpose(0, 1).to(queries.dtype)
+        return out.reshape(num_heads, num_rows, head_dim).transpose(0, 1).to(queries.dtype)
 
     def start_decoding(self) -> None:
         """Ends the prompt: from here on the selection rules."""

@@ -115,6 +115,17 @@ class DenseStore:
             raise ValueError(f"Cannot truncate {self._length} rows to {length}; give a length between 0 and {self._length}.")
         self._length, self._num_appended = length, 0
 
+    def copy_rows(self, start: int, stop: int) -> Tensor:
+        """A copy of committed rows `[2, layers, Hkv, stop - start, D]`."""
+        return self._buffer[:, :, :, start:stop].clone()
+
+    def restore(self, rows: Tensor) -> None:
+        """Commits copied rows behind the committed ones."""
+        start, self._num_appended = self._length, 0
+        self.reserve(start + rows.shape[3])
+        self._buffer[:, :, :, start : start + rows.shape[3]] = rows
+        self._length = start + rows.shape[3]
+
     def bytes_by_tier(self) -> dict[str, int]:
         return {self._buffer.device.type: self._buffer.nbytes}
 

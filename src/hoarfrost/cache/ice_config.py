@@ -61,11 +61,10 @@ class IceConfig:
                 f"A window of {self.window} rows is shorter than a page of {self.page_size}, and rows leave it by whole pages; "
                 f"give a window of at least {self.page_size}."
             )
-        least = self.num_sinks + self.window + self.page_size
-        if self.budget < least:
+        if self.budget < self.least_budget:
             raise InvalidInput(
                 f"A budget of {self.budget} rows does not hold {self.num_sinks} sinks, a window of {self.window} and one page of "
-                f"{self.page_size}; give at least {least}, or fewer sinks or a shorter window."
+                f"{self.page_size}; give at least {self.least_budget}, or fewer sinks or a shorter window."
             )
         if isinstance(self.index, str):
             new_index(self.index, self.page_size)
@@ -73,6 +72,11 @@ class IceConfig:
             raise InvalidInput(f"Unknown tree_queries {self.tree_queries!r}; choose each or union.")
         if self.cold_tier != "memory" and not Path(self.cold_tier).is_dir():
             raise InvalidInput(f"The cold tier {self.cold_tier!r} is neither 'memory' nor a folder; create the folder first.")
+
+    @property
+    def least_budget(self) -> int:
+        """Sinks, window and one page."""
+        return self.num_sinks + self.window + self.page_size
 
     @property
     def retrieved_rows(self) -> int:

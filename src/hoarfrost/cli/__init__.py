@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import hoarfrost
-from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, eval, inspect, plot, run, train
+from hoarfrost.cli import bench, bench_cache, bench_index, demo, doctor, drafters, eval, inspect, plot, run, train
 from hoarfrost.cli.options import PlainGroup, show_log
 from hoarfrost.errors import InvalidInput, ModelFault, ResourceExhausted
 
@@ -38,6 +38,7 @@ app.add_typer(inspect.app, name="inspect")
 app.add_typer(train.app, name="train")
 plot.register(app)
 doctor.register(app)
+drafters.register(app)
 demo.register(app)
 
 

@@ -55,7 +55,8 @@ def decode(
 
     The modes alternate prompt by prompt. Answers end where they start to repeat themselves. With --json a run that was cut off goes on.
     """
-    from hoarfrost.cli.progress import measure
+    from hoarfrost.cli.measuring import measure
+    from hoarfrost.engine import Limits
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
     from hoarfrost.evaluation.decode.report import report_speed
     from hoarfrost.evaluation.prompts.sets import load_sets
@@ -71,7 +72,7 @@ def decode(
         )
     )
     prompts = load_sets(parse_list(sets, str, "--sets"), data_dir=data_dir, limit=limit)
-    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights), settings, prompts)
+    benchmark = DecodeBenchmark(load_engine(model, drafter, dtype, device, weights, limits=Limits(prefix_bytes=0)), settings, prompts)
     measure(benchmark, json_file, report_speed)
 
 

@@ -16,7 +16,7 @@ SETTINGS = "hoarfrost.evaluation.caches.speed:SpeedSettings"
 
 
 def cache(
-    model: Annotated[str | None, typer.Argument(help="A folder, a Hugging Face hub id or `tiny`; leave it out with --shape.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id or `smollm2`; leave it out with --shape.")] = None,
     shape: Annotated[str | None, typer.Option(help="Random weights in this shape instead of a model: qwen3-0.6b, qwen3-8b.")] = None,
     layers: Annotated[int, typer.Option(help="How many layers of that shape.")] = 4,
     contexts: Annotated[str | None, typer.Option(help="Rows that are there already, separated by commas.")] = None,
@@ -30,7 +30,7 @@ def cache(
     json_file: JsonFile = None,
 ) -> None:
     """Compare the time of a token and the memory of the context; stores are filled with random rows."""
-    from hoarfrost.cli.progress import deliver
+    from hoarfrost.cli.measuring import case_progress, deliver
     from hoarfrost.evaluation.caches.report import report_speed
     from hoarfrost.evaluation.caches.speed import SpeedSettings, measure
     from hoarfrost.files import check_writable
@@ -47,7 +47,8 @@ def cache(
     if json_file is not None:
         check_writable(json_file)
     target = _load(model, shape, layers, max(settings.contexts) + settings.num_steps, dtype, device, weights)
-    result = measure(target, settings, on_case=lambda case: typer.echo(case, err=True))
+    with case_progress() as begin:
+        result = measure(target, settings, on_case=begin)
     deliver(result, report_speed, json_file)
 
 
@@ -55,6 +56,7 @@ def _load(model: str | None, shape: str | None, layers: int, max_positions: int,
     from transformers.utils import logging
 
     from hoarfrost.evaluation.caches.speed import random_target
+    from hoarfrost.progress import regular_lines
     from hoarfrost.target import Target
 
     if (model is None) == (shape is None):
@@ -62,9 +64,10 @@ def _load(model: str | None, shape: str | None, layers: int, max_positions: int,
     if shape is not None and weights != "auto":
         raise InvalidInput(f"--weights {weights} goes with a model; random weights of --shape are float.")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if model is not None:
-        return Target.load(model, dtype=dtype, device=device, weights=weights)
-    return random_target(str(shape), layers, max_positions, dtype=dtype, device=device)
+    with regular_lines(lambda: f"Loading {model or shape}"):
+        if model is not None:
+            return Target.load(model, dtype=dtype, device=device, weights=weights)
+        return random_target(str(shape), layers, max_positions, dtype=dtype, device=device)
 
 
 def register(app: typer.Typer) -> None:

@@ -29,7 +29,7 @@ def index(
 
     Builds and searches alternate between the indexes; searches start with cold caches.
     """
-    from hoarfrost.cli.progress import deliver
+    from hoarfrost.cli.measuring import case_progress, deliver
     from hoarfrost.evaluation.index.benchmark import IndexSettings, run_index_benchmark
     from hoarfrost.evaluation.index.report import report_index
     from hoarfrost.files import check_writable
@@ -51,7 +51,8 @@ def index(
     )
     if json_file is not None:
         check_writable(json_file)
-    result = run_index_benchmark(settings, on_case=lambda case: typer.echo(case, err=True))
+    with case_progress() as begin:
+        result = run_index_benchmark(settings, on_case=begin)
     deliver(result, report_index, json_file)
 
 

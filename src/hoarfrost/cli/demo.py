@@ -1,16 +1,15 @@
 """`hoarfrost demo`: answers a dozen real questions and shows what the draft tree gains on this machine.
 
-The model is `smollm2`, fetched once; where it cannot be had, `tiny` from the package. One answer of each kind streams, what came from the
-tree underlined (in « » where the output is no terminal) and counted below; then plain decoding, DFlash chain (where there is a drafter) and
-DDTree decode all prompts and a table compares them.
+The model is `smollm2`, fetched once. One answer of each kind streams, what came from the tree underlined (in « » where the output is no
+terminal) and counted below; then plain decoding, DFlash chain (where there is a drafter) and DDTree decode all prompts and a table compares
+them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from hoarfrost.evaluation.decode.records import DecodeRecord
     from hoarfrost.evaluation.prompts.sets import Prompt
 
-FALLBACK = "tiny"
 NUM_STREAMED_TOKENS = 160
 NUM_COMPARED_TOKENS = 128
 TREE_STYLE = "underline green"
@@ -61,10 +59,10 @@ def demo(
     console = Console(highlight=False, markup=False)
     shipped = DemoPrompts.load()
     try:
-        name, engine = load_or_fall_back(console, model, partial(load_engine, drafter=drafter, dtype=dtype, device=device, weights=weights))
+        engine = load_engine(model, drafter, dtype, device, weights)
         source = f"drafter {engine.drafter.name}" if engine.drafter else "no drafter: the tree grows out of the text so far alone"
         marks = "Underlined" if marks_by_style(console) else "In « »"
-        console.print(f"One answer of each kind from {name} ({source}). A small model is often wrong; this is about how fast it answers.")
+        console.print(f"One answer of each kind from {model} ({source}). A small model is often wrong; this is about how fast it answers.")
         console.print(f"{marks}: what the tree guessed right, several tokens in one pass of the model.\n")
         for prompt in shipped.first_of_each_kind():
             stream_answer(console, engine, prompt, shipped.kinds[prompt.set_name])
@@ -73,18 +71,6 @@ def demo(
     except KeyboardInterrupt:
         console.print("\nInterrupted.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def load_or_fall_back(console: Console, model: str, load: Callable[[str], Engine]) -> tuple[str, Engine]:
-    """The name of the model that was loaded, and its engine: the model asked for, or one from the package if that cannot be fetched."""
-    from hoarfrost.models import NotFetched
-
-    try:
-        return model, load(model)
-    except NotFetched as error:
-        console.print(str(error))
-        console.print(f"So here is {FALLBACK}, a toy from the package: it decodes as any model does, and its answers make little sense.\n")
-        return FALLBACK, load(FALLBACK)
 
 
 def marks_by_style(console: Console) -> bool:
@@ -130,7 +116,7 @@ def split_piece(tokenizer: Any, piece: Piece) -> tuple[str, str]:
 
 def compare(console: Console, engine: Engine, prompts: Sequence[Prompt]) -> None:
     """Measures the modes on all prompts, in turns, and prints the table."""
-    from hoarfrost.cli.progress import prompt_progress
+    from hoarfrost.cli.measuring import prompt_progress
     from hoarfrost.evaluation.decode.benchmark import DecodeBenchmark, DecodeSettings
     from hoarfrost.evaluation.decode.report import mode_table, report_speed, speedup_by_set
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,65 @@ def decoding(alias: str) -> Finding:
     return Finding("decoding", OK, f"{', '.join(modes)} gave the same {len(answers['DDTree'])} tokens")
 
 
+def cost_tables() -> Iterator[Finding]:
+    """What passes were measured to cost, by the ages of the tables."""
+    import json
+    import time
+
+    from hoarfrost.user_cache import cache_folder
+
+    ages = []
+    for path in cache_folder().glob("costs-*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            ages.append((time.time() - json.loads(path.read_bytes())["measured_at"]) / 86400)
+    if not ages:
+        yield Finding("cost tables", OK, f"none yet in {cache_folder()}; a model's first answers measure what its passes cost")
+    else:
+        yield Finding("cost tables", OK, f"{len(ages)} in {cache_folder()}, {min(ages):.0f} to {max(ages):.0f} days old")
+
+
+EXTRAS = {"plot": ("matplotlib", "the figures of `plot`"), "bench": ("datasets", "prompt sets from the hub")}
+
+
+def extras() -> Iterator[Finding]:
+    """Optional packages, and what lacks without them."""
+    from hoarfrost.evaluation.common.machine import package_version
+
+    for extra, (package, purpose) in EXTRAS.items():
+        version = package_version(package)
+        missing = f"{package} is not installed, for {purpose}: pip install 'hoarfrost[{extra}]'"
+        yield Finding(f"extra {extra}", OK if version else NOTE, f"{package} {version}" if version else missing)
+
+
+HUB_PROBE = "Qwen/Qwen3-8B"
+
+
+def hub() -> Iterator[Finding]:
+    """Whether the Hugging Face hub answers: one question, and no long wait."""
+    from huggingface_hub import constants
+
+    from hoarfrost.hub import HubRefusal, ask
+
+    try:
+        ask(HUB_PROBE)
+    except HubRefusal as refusal:
+        yield Finding("hub", NOTE, f"{refusal}; models come from folders and from {constants.HF_HUB_CACHE}")
+    else:
+        yield Finding("hub", OK, f"{constants.ENDPOINT} answers")
+
+
+def drafters() -> Iterator[Finding]:
+    """Which models have drafters, and which of these are served."""
+    from hoarfrost.models import SHIPPED
+    from hoarfrost.models.released import released_drafters
+
+    shipped = [alias for alias, model in SHIPPED.items() if model.drafter]
+    served = [one.target for one in released_drafters() if one.refusal is None]
+    yield Finding("drafters", OK, f"in the package for {', '.join(shipped)}; released and served for {', '.join(served)}")
+    others = len(released_drafters()) - len(served)
+    yield Finding("", OK, f"{others} more are known and not served: `hoarfrost drafters` says why")
+
+
 def prompt_sets() -> Iterator[Finding]:
     from hoarfrost.evaluation.common.machine import package_version
     from hoarfrost.evaluation.prompts.sets import PROMPT_SETS
@@ -171,7 +231,18 @@ def prompt_sets() -> Iterator[Finding]:
     yield Finding("prompt sets", state, f"{len(present)} of {len(PROMPT_SETS)} in {folder}")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (versions, machine, precision, native_kernels, shipped_models, prompt_sets)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    versions,
+    extras,
+    machine,
+    precision,
+    native_kernels,
+    shipped_models,
+    drafters,
+    cost_tables,
+    hub,
+    prompt_sets,
+)
 
 
 def examine(check: Callable[[], Iterator[Finding]]) -> list[Finding]:

@@ -64,7 +64,7 @@ def retrieval(
     json_file: JsonFile = None,
 ) -> None:
     """Passkeys, needles, look-ups, variables and common words: how many are found with each cache and budget."""
-    from hoarfrost.cli.progress import measure
+    from hoarfrost.cli.measuring import measure
     from hoarfrost.evaluation.caches.retrieval import RetrievalBenchmark, RetrievalSettings
     from hoarfrost.evaluation.results import report_of
 
@@ -103,7 +103,7 @@ def longbench(
     json_file: JsonFile = None,
 ) -> None:
     """LongBench or MiniLongBench, with their own metrics, with each cache and budget."""
-    from hoarfrost.cli.progress import measure
+    from hoarfrost.cli.measuring import measure
     from hoarfrost.evaluation.caches.longbench import LongBench, LongBenchSettings
     from hoarfrost.evaluation.results import report_of
 
@@ -131,7 +131,7 @@ def loss(
     json_file: JsonFile = None,
 ) -> None:
     """Loss on long texts, divergence from the full cache, and how much of the attention each cache catches."""
-    from hoarfrost.cli.progress import measure
+    from hoarfrost.cli.measuring import measure
     from hoarfrost.evaluation.caches.loss import LossBenchmark, LossSettings
     from hoarfrost.evaluation.results import report_of
 

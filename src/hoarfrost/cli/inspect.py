@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, given, load_engine, shows_defaults_of
-from hoarfrost.cli.run import encode_prompt, read_prompt
+from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, ice_config, load_engine, shows_defaults_of
+from hoarfrost.cli.prompts import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
+    from hoarfrost.evaluation.common.tables import Report, TextTable
 
 app = typer.Typer(cls=PlainGroup, help="Look at what a cache does.", no_args_is_help=True)
-
-NUMBERS_WIDTH = 44  # of the columns of figures, with what stands between columns
 
 
 @app.callback()
@@ -45,13 +42,11 @@ def cache(
 
     mass: share of the attention to earlier rows that the rows read would get, in %; best: what as many rows could get.
     """
-    from rich.console import Console
-
-    from hoarfrost.cache.ice_config import IceConfig
+    from hoarfrost.cli.measuring import deliver
     from hoarfrost.evaluation.caches.inspection import closing_length, inspect_prompt, make_result
-    from hoarfrost.files import check_writable, is_standard_output, write_json
+    from hoarfrost.files import check_writable
 
-    config = IceConfig(**given(budget=kv_budget))
+    config = ice_config(kv_budget)
     if json_file is not None:
         check_writable(json_file)
     text = read_prompt(question, prompt_file)
@@ -59,47 +54,37 @@ def cache(
     ids = encode_prompt(engine, text, None, chat)
     num_closing = closing_length(ids, encode_prompt(engine, text + "\N{SNOWFLAKE}", None, chat))
     fetches = inspect_prompt(engine, ids, num_closing, config, new_tokens)
-    console = Console(highlight=False, markup=False, stderr=json_file is not None and is_standard_output(json_file))
-    try:
-        if json_file is not None:
-            write_json(json_file, make_result(engine, config, len(ids), fetches))
-    finally:
-        for fetch in fetches:
-            console.print(_heads(fetch, console.width), _rows(fetch.top), sep="\n")
+    deliver(make_result(engine, config, len(ids), fetches), lambda _: _report(fetches), json_file)
 
 
-def _heads(fetch: QueryFetch, width: int) -> Table:
-    table = _table(f"{fetch.token!r} at {fetch.position}, then {fetch.chosen!r}", ("layer", "head", "pages", "rows", "mass", "best"))
-    room = width // 5
-    table.add_column("positions", no_wrap=True, max_width=room)
-    table.add_column("most attention", no_wrap=True, max_width=max(10, width - room - NUMBERS_WIDTH))
+def _report(fetches: Sequence[QueryFetch]) -> Report:
+    from rich.console import Console
+
+    from hoarfrost.evaluation.common.tables import Report
+
+    width = Console().width
+    return Report([table for fetch in fetches for table in (_heads(fetch, width), _rows(fetch.top))], ())
+
+
+def _heads(fetch: QueryFetch, width: int) -> TextTable:
+    from hoarfrost.evaluation.common.tables import TextTable
+
+    rows = []
     for head in fetch.heads:
         pages = "all" if head.pages is None else str(len(head.pages))
-        shares = (f"{100 * head.mass:.1f}", f"{100 * head.best_mass:.1f}")
-        positions = "" if head.pages is None else runs([position for page in head.pages for position in page], room)
+        positions = "" if head.pages is None else runs([position for page in head.pages for position in page], width // 5)
         top = f"{head.top[0].position}: {head.top[0].text}" if head.top else ""
-        table.add_row(str(head.layer), str(head.head), pages, str(head.num_read), *shares, positions, top)
-    return table
+        shares = (f"{100 * head.mass:.1f}", f"{100 * head.best_mass:.1f}")
+        rows.append((str(head.layer), str(head.head), positions, top, pages, str(head.num_read), *shares))
+    header = ("layer", "head", "positions", "most attention", "pages", "rows", "mass", "best")
+    return TextTable(f"{fetch.token!r} at {fetch.position}, then {fetch.chosen!r}", header, 4, tuple(rows))
 
 
-def _rows(rows: Sequence[FetchedRow]) -> Table:
-    table = _table("Fetched by most heads", ("position", "heads", "share"))
-    table.add_column("text", no_wrap=True)
-    for row in rows:
-        table.add_row(str(row.position), str(row.num_heads), f"{100 * row.share:.1f}", row.text)
-    return table
+def _rows(rows: Sequence[FetchedRow]) -> TextTable:
+    from hoarfrost.evaluation.common.tables import TextTable
 
-
-def _table(title: str, figures: Sequence[str]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for name in figures:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    cells = tuple((row.text, str(row.position), str(row.num_heads), f"{100 * row.share:.1f}") for row in rows)
+    return TextTable("Fetched by most heads", ("text", "position", "heads", "share"), 1, cells, sections=False)
 
 
 def runs(positions: Sequence[int], room: int) -> str:

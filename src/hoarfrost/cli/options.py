@@ -7,8 +7,9 @@ dataclass alone knows the default; `shows_defaults_of` looks it up when somebody
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-COMMANDS = ("demo", "run", "doctor", "bench", "eval", "inspect", "train", "plot")
+COMMANDS = ("demo", "run", "doctor", "drafters", "bench", "eval", "inspect", "train", "plot")
 EXIT_INTERRUPTED = 130
 SAMPLING_PARAMS, TREE_CONFIG = "hoarfrost.sampling:SamplingParams", "hoarfrost.tree:TreeConfig"
 
-Model = Annotated[
-    str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or `tiny`, the pair that ships with the package.")
-]
+Model = Annotated[str, typer.Argument(help="A folder, a GGUF file, a Hugging Face hub id, or the alias `smollm2`.")]
 Drafter = Annotated[
     str, typer.Option(help="Folder or hub id of a DFlash drafter; `auto`: the shipped one, if any; `none`: decode without.")
 ]
@@ -48,6 +47,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Write the result here as JSON; - is standard output, and the tables then go to stderr.")
 ]
+Threads = Annotated[int | None, typer.Option(help="Threads of the CPU; by default OMP_NUM_THREADS, else one per core.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub and no package index (HF_HUB_OFFLINE=1).")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")]
 Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="Use the model's chat template, or not. By default where it has one.")]
 
 
@@ -56,15 +58,42 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, cache: IceConfig | None = None) -> Engine:
-    """Loads the models with nothing but warnings that matter on stderr. Raises `InvalidInput` for what cannot be loaded."""
+def prepare(threads: int | None, offline: bool) -> None:
+    """What has to be known before torch and the hub's library are imported, and is told to them if they are already."""
+    if threads is not None:
+        if threads < 1:
+            raise InvalidInput(f"--threads {threads} is no number of threads; give at least 1.")
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        if "huggingface_hub.constants" in sys.modules:
+            sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+def load_engine(model: str, drafter: str, dtype: str, device: str, weights: str, **options: Any) -> Engine:
+    """Loads the models with nothing but warnings that matter on stderr; `options` are further ones of `Engine.load`, if not None. Raises
+    `InvalidInput` for what cannot be loaded."""
     from transformers.utils import logging
 
     from hoarfrost.engine import Engine
+    from hoarfrost.progress import regular_lines
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     chosen = None if drafter == "none" else drafter
-    return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(cache=cache))
+    with regular_lines(lambda: f"Loading {model}"):
+        return Engine.load(model, drafter=chosen, dtype=dtype, device=device, weights=weights, **given(**options))
+
+
+def ice_config(budget: int | None) -> IceConfig:
+    """The cache of `--kv-budget`, whose sinks and window a command leaves as they are."""
+    from hoarfrost.cache.ice_config import IceConfig
+
+    least = IceConfig().least_budget
+    if budget is not None and budget < least:
+        raise InvalidInput(f"A budget of {budget} rows (--kv-budget) is too small; give at least {least}.")
+    return IceConfig(**given(budget=budget))
 
 
 def parse_list(text: str, kind: Callable[[str], Value], option: str) -> tuple[Value, ...]:
@@ -126,6 +155,9 @@ class PlainCommand(TyperCommand):
     """A command that says at once, to a terminal, which model it loads, and whose help is complete at 80 columns: a default is a sentence
     behind the others, which folds where it is long, and a switch shows no type."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, dashes_for_texts(args, self.params))
+
     def invoke(self, ctx: Any) -> Any:
         model = ctx.params.get("model") or ctx.params.get("target")
         if model is not None:
@@ -137,6 +169,19 @@ class PlainCommand(TyperCommand):
             if isinstance(option, (TyperArgument, TyperOption)):
                 _describe(option)
         super().format_help(ctx, formatter)
+
+
+def dashes_for_texts(args: list[str], params: Sequence[Any]) -> list[str]:
+    """Puts texts that begin with a dash (`- a list`, `-5 + 3`: no option's name holds a space) behind `--`, where they are arguments."""
+    if "--" in args:
+        return args
+    takes_value = {name for one in params if isinstance(one, TyperOption) and not one.is_flag for name in one.opts}
+    options: list[str] = []
+    texts: list[str] = []
+    for before, arg in zip(("", *args), args, strict=False):
+        is_text = arg.startswith("-") and any(map(str.isspace, arg.partition("=")[0])) and before not in takes_value
+        (texts if is_text else options).append(arg)
+    return [*options, "--", *texts] if texts else args
 
 
 class PlainGroup(TyperGroup):

@@ -146,10 +146,12 @@ def settings_from(options: dict[str, Any]) -> dict[str, Any]:
 def run(train: Callable[[Any], Any], settings: Any, title: str) -> None:
     from rich.console import Console
 
+    from hoarfrost.progress import regular_lines
     from hoarfrost.training import summary_table
 
     try:
-        report = train(settings)
+        with regular_lines(lambda: f"Training for {settings.target}"):
+            report = train(settings)
     except KeyboardInterrupt:
         typer.echo("Interrupted; the same command with --resume goes on from the last checkpoint.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,47 +24,48 @@ from hoarfrost.drafting.config import DFlashConfig
 from hoarfrost.drafting.dflash import BorrowedTarget, DFlashDrafter
 from hoarfrost.drafting.foreign import refuse_foreign
 from hoarfrost.drafting.network import DFlashModel
+from hoarfrost.drafting.opening import TENSOR_FILES, OpenedDrafter, explained, open_drafter
 from hoarfrost.drafting.vocabulary import checked_offsets
 from hoarfrost.errors import InvalidInput
-from hoarfrost.model_files import HARMLESS_TENSORS, listed, open_safetensors, quantisation_of, read_json_object, reason
+from hoarfrost.hub import HubRefusal
+from hoarfrost.model_files import CONFIG, HARMLESS_TENSORS, WEIGHTS, listed, open_safetensors
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EMBEDDING = "embed_tokens.weight"
 BORROWED = {EMBEDDING, "lm_head.weight"}
-FLOATS = ("F32", "BF16", "F16")
-RUN_RESULT, RUN_RECORD = "drafter", "settings.json"  # of `hoarfrost.training`
+FLOATS = ("F32", "BF16", "F16", "F8_E4M3")  # whatever a file keeps, the model is in its target's type
 
 
 def read_config(folder: str | Path) -> DFlashConfig:
     """The configuration in `folder`. Raises `InvalidInput` if it is missing, unreadable or of another convention."""
-    with _explained(folder):
-        values = _read_config(finished_drafter(Path(folder)))
-        refuse_foreign(values, (), str(folder))
-        return DFlashConfig.from_json(values)
+    return open_drafter(folder).config
 
 
-def load_drafter(source: str | Path, target: BorrowedTarget) -> DFlashDrafter:
-    """Loads a drafter from a folder or a hub id; see `load_network`."""
-    return DFlashDrafter(load_network(source, target), target, name=str(source))
+def load_drafter(source: str | Path | OpenedDrafter, target: BorrowedTarget) -> DFlashDrafter:
+    """Loads a drafter from a folder, an alias or a hub id; see `load_network`."""
+    opened = source if isinstance(source, OpenedDrafter) else open_drafter(source)
+    return DFlashDrafter(load_network(opened, target), target, name=opened.source.name)
 
 
-def load_network(source: str | Path, target: BorrowedTarget) -> DFlashModel:
-    """Loads a drafter's network from a folder or a hub id, in the target's dtype and on its device; nothing in it is to be trained.
+def load_network(source: str | Path | OpenedDrafter, target: BorrowedTarget) -> DFlashModel:
+    """Loads a drafter's network in the target's dtype and on its device; nothing in it is to be trained.
 
-    Raises `InvalidInput` if nothing is found, if the checkpoint is of another convention or damaged, or if it does not fit the target.
+    Raises `InvalidInput` for what `open_drafter` does, and if the checkpoint is damaged or does not fit the target.
     """
-    folder = find_folder(source)
-    with _explained(source), ExitStack() as stack:
-        values = _read_config(folder)
-        files = sorted(folder.glob("*.safetensors"))
+    opened = source if isinstance(source, OpenedDrafter) else open_drafter(source)
+    opened.check_fit(target)
+    name, folder = opened.source.name, opened.source.path
+    try:
+        opened.source.fetch([TENSOR_FILES])
+    except HubRefusal as refusal:
+        raise InvalidInput(f"The weights of the drafter {name!r} cannot be had: {refusal}.") from None
+    with explained(name), ExitStack() as stack:
+        files = sorted(folder.glob(TENSOR_FILES))
         if not files:
-            raise InvalidInput(f"{source} holds no .safetensors file; weights in other formats are not read. Convert them first.")
+            raise InvalidInput(f"{name} holds no .safetensors file; weights in other formats are not read. Convert them first.")
         handles = [stack.enter_context(open_safetensors(path, str(target.device))) for path in files]
         tensors = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
-        refuse_foreign(values, tensors.keys(), str(source))
-        config = with_table(DFlashConfig.from_json(values), tensors, str(source))
-        check_fit(config, target, str(source))
-        return load_model(config, tensors, target, str(source))
+        refuse_foreign(opened.values, tensors.keys(), name)
+        return load_model(with_table(opened.config, tensors, name), tensors, target, name)
 
 
 def save_drafter(model: DFlashModel, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -81,48 +80,6 @@ def save_drafter(model: DFlashModel, folder: str | Path, dtype: torch.dtype = to
     description = {**model.config.to_json(), "dtype": str(dtype).removeprefix("torch.")}
     temporary.write_text(json.dumps(description, indent=2) + "\n")
     os.replace(temporary, folder / CONFIG)
-
-
-def find_folder(source: str | Path) -> Path:
-    """The folder of a checkpoint: `source` itself, what a training run in `source` has written, or a snapshot of that hub id (safetensors
-    and JSON files only)."""
-    if Path(source).is_dir():
-        return finished_drafter(Path(source))
-    if Path(source).exists():
-        raise InvalidInput(f"{source} is a file; give the folder that holds the drafter's config.json and .safetensors, or a hub id.")
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.safetensors", "*.json"]))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InvalidInput(f"No drafter {str(source)!r}: it is no folder, and the Hugging Face hub did not give it ({reason})") from None
-
-
-def finished_drafter(folder: Path) -> Path:
-    """The folder, or in that of a training run the drafter that came out of it. Raises `InvalidInput` where the run is not finished."""
-    if (folder / CONFIG).exists():
-        return folder
-    if (folder / RUN_RESULT / CONFIG).exists():
-        return folder / RUN_RESULT
-    if (folder / RUN_RECORD).exists():
-        raise InvalidInput(f"{folder} holds a training run that is not finished; let it end first (the same command with --resume).")
-    return folder
-
-
-def check_fit(config: DFlashConfig, target: BorrowedTarget, where: str) -> None:
-    """Raises `InvalidInput` with both numbers if a drafter was made for another target."""
-    facts: tuple[tuple[str, int | None, int], ...] = (
-        ("a hidden size of", config.hidden_size, target.hidden_size),
-        ("a target of this many layers:", config.num_target_layers, target.num_layers),
-        ("a vocabulary of", config.vocab_size, target.vocab_size),
-    )
-    for what, expected, found in facts:
-        if expected is not None and expected != found:
-            raise InvalidInput(f"{where} does not fit {target.name}: it was made for {what} {expected}, and the target's is {found}.")
-    deepest = max(config.target_layer_ids)
-    if deepest >= target.num_layers:
-        raise InvalidInput(
-            f"{where} does not fit {target.name}: it reads layer {deepest} (counted from 0), and the target has {target.num_layers} layers."
-        )
 
 
 def with_table(config: DFlashConfig, tensors: Mapping[str, Any], where: str) -> DFlashConfig:
@@ -178,27 +135,3 @@ def _check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, 
     told = [f"{kind}: {listed(names)}" for kind, names in faults.items() if names]
     if told:
         raise InvalidInput(f"{where} is not the DFlash drafter its config.json describes; tensors {'; '.join(told)}.")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        values = read_json_object(folder / CONFIG)
-    except FileNotFoundError:
-        raise InvalidInput(f"{folder} holds no {CONFIG}; a drafter's folder has one beside its .safetensors.") from None
-    scheme = quantisation_of(values)
-    if scheme is not None:
-        raise InvalidInput(f"The weights of the drafter {folder} are quantised ({scheme!r}), which is not supported; take it in bfloat16.")
-    return values
-
-
-@contextmanager
-def _explained(source: str | Path) -> Iterator[None]:
-    """Turns whatever a damaged or hostile checkpoint makes its readers raise into a sentence."""
-    try:
-        yield
-    except InvalidInput:
-        raise
-    except Exception as error:
-        raise InvalidInput(
-            f"{source} cannot be read as a DFlash drafter ({type(error).__name__}: {reason(error)}); fetch the checkpoint again."
-        ) from None

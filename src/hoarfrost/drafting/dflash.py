@@ -54,6 +54,12 @@ class DFlashState:
     def __len__(self) -> int:
         return self.store.length
 
+    def copy_rows(self, start: int, stop: int) -> Tensor:
+        return self.store.copy_rows(start, stop)
+
+    def restore(self, rows: Tensor) -> None:
+        self.store.restore(rows)
+
 
 class DFlashDrafter:
     """Implements `Drafter`. The mask token is never guessed: its logit is set to -inf, which costs one write per row."""
@@ -62,6 +68,8 @@ class DFlashDrafter:
         self.config, self.name = model.config, name
         self.horizon = model.config.block_size - 1
         self.taps = model.config.target_layer_ids
+        config = model.config
+        self.row_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.norm.weight.dtype.itemsize
         self._target = target
         self._dtype, self._device = model.norm.weight.dtype, model.norm.weight.device
         token_ids = model.draft_token_ids()

@@ -197,7 +197,7 @@ class DFlashModel(nn.Module):
             mask = self._layer_mask(index, visible, block_positions, key_positions)
             attend = attention_over(keys[..., index, :, :], values[..., index, :, :], mask)
             hidden = run_layer(self.config, layer, hidden, tables, attend)
-        return functional.rms_norm(hidden, weights.norm.shape, weights.norm, self.config.rms_norm_eps)
+        return norm(hidden, weights.norm, self.config.rms_norm_eps)
 
     def borrowed_head(self, head: nn.Module, product: MakeProduct) -> Product:
         """The target's `head`, or the part of it whose tokens can be guessed."""
@@ -241,9 +241,18 @@ def stacked(projections: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     return torch.cat(weights), torch.cat(biases) if biases else None
 
 
+def norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of `hidden [..., H]` in its own type, which autocast makes narrower than the weight's."""
+    return functional.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), eps)
+
+
+def norm_heads(heads: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """RMSNorm of every head of `heads [..., heads, D]` with a weight of its own, `weights [..., heads or 1, D]`."""
+    return functional.rms_norm(heads, heads.shape[-1:], None, eps) * weights.to(heads.dtype)
+
+
 def fuse_features(config: DFlashConfig, fusion: Product, context_norm: Tensor, taps: Tensor) -> Tensor:
-    fused = fusion(taps).to(context_norm.dtype)  # autocast leaves a narrower type behind
-    return functional.rms_norm(fused, context_norm.shape, context_norm, config.rms_norm_eps)
+    return norm(fusion(taps), context_norm, config.rms_norm_eps)
 
 
 def scale_embeddings(config: DFlashConfig, embeddings: Tensor) -> Tensor:
@@ -263,7 +272,7 @@ def context_keys_values(config: DFlashConfig, weights: Weights, context: Tensor,
     projected = weights.context_kv(context)
     shape = (*context.shape[:-1], config.num_hidden_layers, 2, config.num_key_value_heads, config.head_dim)
     keys, values = projected.view(shape).unbind(-3)
-    keys = functional.rms_norm(keys, (config.head_dim,), None, config.rms_norm_eps) * weights.context_key_norm
+    keys = norm_heads(keys, weights.context_key_norm, config.rms_norm_eps)
     cos, sin = (table[..., None, None, :] for table in tables)
     return rotate(keys, cos, sin), values
 
@@ -271,16 +280,16 @@ def context_keys_values(config: DFlashConfig, weights: Weights, context: Tensor,
 def run_layer(config: DFlashConfig, weights: LayerWeights, hidden: Tensor, tables: Tables, attend: Attend) -> Tensor:
     """One layer over block rows `hidden [..., N, H]`, whole blocks, at the positions of `tables`; `attend` joins block and context."""
     eps, num_queries = config.rms_norm_eps, config.num_attention_heads
-    normed = functional.rms_norm(hidden, weights.input_norm.shape, weights.input_norm, eps)
+    normed = norm(hidden, weights.input_norm, eps)
     normed, leave = convolve_around(weights.attention_convolution, normed, config.block_size)
     heads = weights.qkv(normed).view(*hidden.shape[:-1], -1, config.head_dim)
     num_rotating = num_queries + config.num_key_value_heads
     rotating, values = heads[..., :num_rotating, :], heads[..., num_rotating:, :]
-    rotating = functional.rms_norm(rotating, (config.head_dim,), None, eps) * weights.query_key_norm
+    rotating = norm_heads(rotating, weights.query_key_norm, eps)
     rotating = rotate(rotating, tables[0].unsqueeze(-2), tables[1].unsqueeze(-2))
     mixed = attend(rotating[..., :num_queries, :], rotating[..., num_queries:, :], values)
     hidden = hidden + leave(weights.output(mixed.flatten(-2)))
-    normed = functional.rms_norm(hidden, weights.post_norm.shape, weights.post_norm, eps)
+    normed = norm(hidden, weights.post_norm, eps)
     normed, leave = convolve_around(weights.mlp_convolution, normed, config.block_size)
     gate, up = weights.gate_up(normed).chunk(2, dim=-1)
     return hidden + leave(weights.down(functional.silu(gate) * up))

@@ -40,6 +40,11 @@ class Drafter(Protocol):
         """Decoder layers of the target whose outputs the drafter reads; 0 is the first layer."""
         ...
 
+    @property
+    def row_bytes(self) -> int:
+        """What a state grows by with every committed row."""
+        ...
+
     def new_state(self, capacity: int = 256) -> DraftState:
         """An empty state with room for `capacity` rows before it has to grow."""
         ...

@@ -12,6 +12,7 @@ pieces of what they asked for.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
@@ -19,13 +20,16 @@ from typing import Any
 
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.drafting import Drafter, load_drafter
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.engine.guessing import Guesser
+from hoarfrost.engine.limits import Limits, bytes_for
 from hoarfrost.engine.output import Completion, Piece
+from hoarfrost.engine.prefixes import Prefixes
 from hoarfrost.engine.request import Prompt, Request, encode_prompt, fit_to_context
 from hoarfrost.engine.rounds import Rounds
 from hoarfrost.engine.scheduler import Scheduler, Waiting
 from hoarfrost.engine.turns import Turns
-from hoarfrost.errors import InvalidInput
+from hoarfrost.errors import InvalidInput, ResourceExhausted
 from hoarfrost.models import drafter_of
 from hoarfrost.sampling import Chooser, SamplingParams, StopChecker
 from hoarfrost.target import Target
@@ -49,12 +53,15 @@ class Engine:
         tree: TreeConfig | None = None,
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.target, self.drafter, self.max_batch_size, self.cache = target, drafter, max_batch_size, cache
+        self.limits = (limits or Limits()).resolved(target.device)
         self.tree = tree or TreeConfig()
         self._guesser: Guesser | None = None
         self._scheduler = Scheduler()
-        self._rounds = Rounds(target, self._scheduler, cache)
+        self._prefixes = Prefixes(self.limits.prefix_bytes or 0)
+        self._rounds = Rounds(target, self._scheduler, cache, self._prefixes)
         self._turns = Turns()
         self._looped_over: set[int] = set()  # requests of `generate` and `stream`
         self._aborted: list[int] = []  # to be forgotten when the turn is over
@@ -68,25 +75,32 @@ class Engine:
         dtype: str = "auto",
         device: str = "auto",
         weights: str = "auto",
+        revision: str | None = None,
         tree: TreeConfig | None = None,
         max_batch_size: int = 32,
         cache: IceConfig | None = None,
+        limits: Limits | None = None,
     ) -> Engine:
-        """Loads `model` (a folder, a GGUF file, a hub id or an alias: `tiny`, `smollm2`) and its drafter.
+        """Loads `model` (a folder, a GGUF file, a hub id or the alias `smollm2`) and its drafter.
 
-        `drafter` is a folder or hub id of a DFlash checkpoint; `"auto"` takes the shipped one of an alias and none elsewhere; `None`
-        decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in 8-bit blocks, "float"
-        in `dtype`. `cache` lets decoding attend to few rows of a long context; `None`: to all. Raises `InvalidInput` for anything
-        that cannot be found, does not fit together or is not served exactly.
+        `drafter` is a folder or hub id of a DFlash checkpoint, or an alias that has one; `"auto"` takes that of the model's alias and none
+        elsewhere; `None` decodes without. `weights`: "auto" holds them as they come (a quantised GGUF file's in its blocks), "int8" in
+        8-bit blocks, "float" in `dtype`. `revision` is a branch, tag or commit of a model on the hub. `cache` lets decoding attend to few
+        rows of a long context; `None`: to all. `limits` says how much memory and how many requests there may be. Raises `InvalidInput` for
+        anything that cannot be found, does not fit together (both before the model's weights are read) or is not served exactly.
         """
         check_batch_size(max_batch_size)
         check_type("tree", tree, TreeConfig)
         check_type("cache", cache, IceConfig)
-        target = Target.load(model, dtype=dtype, device=device, weights=weights)
+        check_type("limits", limits, Limits)
         if drafter == "auto":
             shipped = drafter_of(model)
             drafter = None if shipped is None else str(shipped)
-        return cls(target, load_drafter(drafter, target) if drafter else None, tree, max_batch_size, cache)
+        opened = open_drafter(drafter) if drafter else None
+        target = Target.load(
+            model, dtype=dtype, device=device, weights=weights, revision=revision, check=None if opened is None else opened.check_fit
+        )
+        return cls(target, load_drafter(opened, target) if opened else None, tree, max_batch_size, cache, limits)
 
     @property
     def max_batch_size(self) -> int:
@@ -103,6 +117,7 @@ class Engine:
         """Makes the trees; keeps what it learns for as long as the drafter stays the same. May be replaced by another of `new_guesser`."""
         if self._guesser is None or self._guesser.drafter is not self.drafter:
             self._guesser = self.new_guesser()
+            self._prefixes.clear()  # the rows of another drafter
         return self._guesser
 
     @guesser.setter
@@ -129,13 +144,18 @@ class Engine:
             return encode_chat(self.tokenizer, messages, self.target.name, thinking=thinking)
 
     def add(self, request: Request, *, chooser: Chooser | None = None, stop_checker: StopChecker | None = None) -> int:
-        """Queues a request for the coming steps and gives its id. Raises `InvalidInput` where it cannot be served as it is.
+        """Queues a request for the coming steps and gives its id. Raises `InvalidInput` where it cannot be served as it is, and
+        `ResourceExhausted` where too many wait already.
 
         A face that chooses tokens or ends texts in its own way brings a `chooser` and a `stop_checker`; how long the text may become is
         then the latter's to say.
         """
         with self._turns:
-            return self._scheduler.add(self._resolve(request, chooser, stop_checker))
+            waiting = self._resolve(request, chooser, stop_checker)
+            most = self.limits.num_waiting
+            if most is not None and self._scheduler.num_waiting >= most:
+                raise ResourceExhausted(f"{most} requests wait already, as many as may; send this one again later.")
+            return self._scheduler.add(waiting)
 
     def step(self) -> list[tuple[int, Piece]]:
         """One round of all that run, those that wait being admitted as there is room: the pieces that came, in no particular order.
@@ -170,6 +190,7 @@ class Engine:
         with self._turns:
             for sequence in self._scheduler.running.values():
                 sequence.check_integrity()
+            self._prefixes.check_integrity()
             known = {request_id for request_id, _ in self._rounds.pieces}
             lost = [one for one in self._looped_over if one not in self._scheduler and one not in known]
             assert not lost, f"requests {lost} are waited for and not here"
@@ -247,7 +268,7 @@ class Engine:
             self._forget_aborted()
             pieces = self._take_pieces(request_ids)
             if not pieces:
-                self._rounds.decode(self.guesser, self.max_batch_size)
+                self._rounds.decode(self.guesser, self.max_batch_size, self.limits.num_bytes or 0)
                 pieces = self._take_pieces(request_ids)
             return pieces
 
@@ -271,8 +292,17 @@ class Engine:
         params = request.params
         if stop_checker is None:
             params = fit_to_context(params, len(prompt_ids), self.target.max_positions)
-        self.guesser.prepare(tree)
-        return Waiting(prompt_ids, params, tree, request.priority, chooser, stop_checker)
+        guesser = self.guesser
+        guesser.prepare(tree)
+        num_rows = min(len(prompt_ids) + params.max_new_tokens, self.target.max_positions)
+        num_bytes = bytes_for(num_rows, self.target, guesser.drafter if tree.budget else None, self.cache)
+        if num_bytes > (most := self.limits.num_bytes or 0):
+            raise InvalidInput(
+                f"Keys and values of {num_rows:,} tokens take {num_bytes:,} bytes, and {most:,} are there for all requests; shorten the "
+                "prompt, lower max_new_tokens or raise the limit."
+            )
+        deadline = None if request.timeout_seconds is None else time.monotonic() + request.timeout_seconds
+        return Waiting(prompt_ids, params, tree, request.priority, num_bytes, deadline, chooser, stop_checker)
 
 
 def check_batch_size(size: int) -> None:

@@ -14,7 +14,7 @@ class Piece:
     """What one round adds to a stream: `num_from_tree` of `token_ids` were guessed by the drafter, and they come first.
 
     `text` may lag behind the tokens where a character is incomplete or a stop string may have begun. The last piece carries the finish
-    reason (`stop`, `length`, `repetition` or `error`) and the statistics; with `error`, what went wrong.
+    reason (`stop`, `length`, `repetition`, `timeout` or `error`) and the statistics; with `error`, what went wrong.
     """
 
     text: str
@@ -61,7 +61,7 @@ class Output:
         statistics = self.statistics if emission.finish_reason else None
         return Piece(emission.text, emission.token_ids, num_from_tree, emission.finish_reason, statistics)
 
-    def fail(self, error: Fault) -> Piece:
+    def end(self, finish_reason: str, error: Fault | None = None) -> Piece:
         """The last piece, of a request that cannot go on."""
-        self.finish_reason = "error"
-        return Piece("", [], 0, "error", self.statistics, error)
+        self.finish_reason = finish_reason
+        return Piece("", [], 0, finish_reason, self.statistics, error)

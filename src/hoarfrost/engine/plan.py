@@ -7,15 +7,27 @@ row, the DFlash chain a tree of one branch. The last row of a prompt is the root
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hoarfrost.engine.pace import Choice, Pace
 from hoarfrost.engine.sequence import Sequence
 from hoarfrost.target import PackedRows, Target
-from hoarfrost.tree import Candidates, DraftTree, TreeConfig
+from hoarfrost.tree import Candidates, DraftTree
+
+Way = Literal["plain", "retrieved", "drafted"]
+"""Where the guesses of a sequence come from: nowhere, its own text and what followed its tokens before, or the drafter as well."""
+
+
+class Choice(NamedTuple):
+    """How a sequence guesses in a round; whether just to see what that is worth."""
+
+    way: Way
+    is_trial: bool = False
+
+
+PLAIN = Choice("plain")
 
 
 class Part(NamedTuple):
@@ -23,16 +35,22 @@ class Part(NamedTuple):
 
     Attributes:
         tree: what is verified; of one row behind the last chunk of a prompt, None behind the others.
+        candidates: those of the drafter in the tree, empty without one, None where nothing is to be learnt.
+        choice, expected: where the guesses come from, and how many tokens an automatic budget expects of its tree.
         chunk: the next tokens of the prompt, None once it is read.
-        is_drafted, candidates: where the guesses come from; candidates are those of the drafter in the tree, empty without one, None where
-            nothing is to be learnt.
     """
 
     sequence: Sequence
     tree: DraftTree | None
-    chunk: list[int] | None = None
-    is_drafted: bool = False
     candidates: Candidates | None = None
+    choice: Choice = PLAIN
+    expected: float = 1.0
+    chunk: list[int] | None = None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the policy has a say in the guesses."""
+        return self.chunk is None and self.sequence.tree.budget == "auto"
 
     @property
     def num_rows(self) -> int:
@@ -45,33 +63,12 @@ class Part(NamedTuple):
         return 0 if self.tree is None else self.tree.num_rows
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What the sequences with `config` (an automatic budget) are to bring, in what time: for the pace that chose how they are decoded."""
-
-    config: TreeConfig
-    pace: Pace
-    choice: Choice
-    num_sequences: int
-    plain_ms: float
-    expected: float
-    milliseconds: float
-
-    def settle(self, num_tokens: int, milliseconds: float) -> None:
-        """Takes in what came, and how long it took."""
-        num_sequences, plain_ms = self.num_sequences, self.plain_ms
-        self.pace.note(
-            self.choice, self.expected / num_sequences, self.milliseconds / plain_ms, num_tokens / num_sequences, milliseconds / plain_ms
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The parts of a round, trees before chunks; the layers that the drafter reads; and what is promised, if anything is."""
+    """The parts of a round, trees before chunks; and the layers that the drafter reads."""
 
     parts: list[Part]
     taps: tuple[int, ...] = ()
-    promise: Promise | None = None
 
 
 class Pass(NamedTuple):

@@ -22,12 +22,19 @@ class Request:
         prompt: a text, or token ids.
         tree: what guesses are made of, which changes no token; None leaves it to the engine.
         priority: of the requests that wait, those of a higher priority are admitted first; among equals, who came first.
+        timeout_seconds: how long after it was added the request ends with what it has (finish reason `timeout`), also where it still waits.
     """
 
     prompt: Prompt
     params: SamplingParams = field(default_factory=SamplingParams)
     tree: TreeConfig | None = None
     priority: int = 0
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        timeout = self.timeout_seconds
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0):
+            raise InvalidInput(f"timeout_seconds is {timeout!r}; give more than 0 seconds, or None for no limit.")
 
 
 def encode_prompt(prompt: Prompt, target: Target) -> list[int]:

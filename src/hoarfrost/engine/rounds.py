@@ -7,6 +7,7 @@ stored, a token that cannot be chosen. The others go on as if it had not been th
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence as Many
 
@@ -19,6 +20,7 @@ from hoarfrost.engine.guessing import Guesser
 from hoarfrost.engine.outcome import Outcome, accept, best_tokens
 from hoarfrost.engine.output import Output, Piece
 from hoarfrost.engine.plan import Part, Pass, Plan, run, run_one_by_one
+from hoarfrost.engine.prefixes import Prefixes, digests_of
 from hoarfrost.engine.scheduler import Scheduler, Waiting, chunk_rows_of
 from hoarfrost.engine.sequence import PendingFeatures, Sequence
 from hoarfrost.engine.statistics import StageClock, Statistics
@@ -34,8 +36,8 @@ SPARE_ROWS = 64  # of a new store, behind the prompt
 class Rounds:
     """Decodes the requests of a scheduler, round by round."""
 
-    def __init__(self, target: Target, scheduler: Scheduler, cache: IceConfig | None) -> None:
-        self.target, self.scheduler, self.cache = target, scheduler, cache
+    def __init__(self, target: Target, scheduler: Scheduler, cache: IceConfig | None, prefixes: Prefixes) -> None:
+        self.target, self.scheduler, self.cache, self.prefixes = target, scheduler, cache, prefixes
         self.pieces: deque[tuple[int, Piece]] = deque()
         """What came of the rounds, until somebody takes it."""
 
@@ -46,7 +48,7 @@ class Rounds:
         output = Output(stop_checker, Statistics(num_prompt_tokens=len(request.prompt_ids)))
         capacity = len(request.prompt_ids) + SPARE_ROWS
         try:
-            self.scheduler.running[request_id] = Sequence(
+            sequence = Sequence(
                 id=request_id,
                 prompt_ids=request.prompt_ids,
                 params=params,
@@ -55,20 +57,30 @@ class Rounds:
                 draft_state=drafter.new_state(capacity) if drafter is not None and request.tree.budget else None,
                 chooser=request.chooser or Chooser(params, eos_token_ids),
                 output=output,
+                num_bytes=request.num_bytes,
+                digests=digests_of(request.prompt_ids, self._chunk_rows) if self.prefixes.max_bytes else [],
             )
+            self.prefixes.restore(sequence)
+            self.scheduler.running[request_id] = sequence
         except Exception as error:  # memory, most likely
-            self.pieces.append((request_id, output.fail(as_fault(error))))
+            self.pieces.append((request_id, output.end("error", as_fault(error))))
+
+    @property
+    def _chunk_rows(self) -> int:
+        return chunk_rows_of(self.target, self.cache)
 
     @torch.inference_mode()
-    def decode(self, guesser: Guesser, max_batch_size: int) -> None:
+    def decode(self, guesser: Guesser, max_batch_size: int, max_bytes: int) -> None:
         """One round, of as many requests as there may be."""
-        for request_id, request in self.scheduler.admissible(max_batch_size):
+        for request_id in self.scheduler.overdue(time.monotonic()):
+            self._expire(request_id)
+        for request_id, request in self.scheduler.admissible(max_batch_size, max_bytes):
             self._admit(request_id, request, guesser.drafter)
         if not self.scheduler.running:
             return
         clock = StageClock()
         try:
-            plan, passed = self._run(self.scheduler.plan(guesser, chunk_rows_of(self.target, self.cache), clock))
+            plan, passed = self._run(self.scheduler.plan(guesser, self._chunk_rows, clock))
             best = best_tokens(plan, passed.logits) if passed.logits is not None else None
             clock.lap("verify")
             outcomes = accept(plan, passed.logits, best)
@@ -113,6 +125,8 @@ class Rounds:
             sequence.pending_features.append(PendingFeatures(features, start, rows))
             if part.chunk is not None:
                 guesser.read_prompt(sequence)
+        if part.chunk is not None:
+            self.prefixes.keep(sequence, self._chunk_rows)
         if not token_ids:
             return
         if part.chunk is None:
@@ -125,6 +139,13 @@ class Rounds:
         if piece.finish_reason is not None:
             self.scheduler.remove(sequence.id)
 
+    def _expire(self, request_id: int) -> None:
+        """Ends a request whose time is up with what it has, be that nothing."""
+        sequence = self.scheduler.running.get(request_id)
+        finish_reason, no_statistics = "timeout", Statistics(num_prompt_tokens=0)
+        self.pieces.append((request_id, sequence.output.end(finish_reason) if sequence else Piece("", [], 0, finish_reason, no_statistics)))
+        self.scheduler.remove(request_id)
+
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         """Ends one request with its fault; what it holds is dropped, also by the error, whose frames would keep it alive."""
         fault = as_fault(error)
@@ -132,7 +153,7 @@ class Rounds:
             logger.warning("Request %d ended: %s", sequence.id, fault, exc_info=error)
         error.with_traceback(None)
         self.scheduler.remove(sequence.id)
-        self.pieces.append((sequence.id, sequence.output.fail(fault)))
+        self.pieces.append((sequence.id, sequence.output.end("error", fault)))
 
     def _end_what_is_torn(self) -> None:
         """After an interruption in the midst of a round: whoever's rows and tokens no longer belong together ends; the others go on."""

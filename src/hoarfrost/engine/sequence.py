@@ -42,6 +42,10 @@ class Sequence:
     draft_state: DraftState | None
     chooser: Chooser
     output: Output
+    num_bytes: int = 0
+    """What its keys and values may come to."""
+    digests: list[bytes] = field(default_factory=list)
+    """Of the prompt's whole chunks (`prefixes.digests_of`), where their rows may be copied."""
     token_ids: list[int] = field(default_factory=list)
     pending_features: list[PendingFeatures] = field(default_factory=list)
     """The target's hidden states that the drafter has not taken in yet, in order."""

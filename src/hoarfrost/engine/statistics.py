@@ -14,6 +14,7 @@ tokens; walking and learning; planning, committing and handing out."""
 class Statistics:
     """Counts and times of one prompt.
 
+    `num_cached_tokens` of the prompt were read before, and their keys and values copied.
     `decode_seconds` covers the rounds behind the first token: reading the prompt (by the drafter too) and the first token are in
     `prefill_seconds`. A round that reads prompts while others decode counts among their `decode_seconds` as a whole, and each prompt's
     `prefill_seconds` as far as its rows go. In a batch the times are those of the rounds that the prompt took part in, shared with its
@@ -22,6 +23,7 @@ class Statistics:
     """
 
     num_prompt_tokens: int
+    num_cached_tokens: int = 0
     num_tokens: int = 0
     num_rounds: int = 0
     prefill_seconds: float = 0.0
@@ -56,16 +58,17 @@ class Statistics:
 
 
 class StageClock:
-    """Splits the time of a round: `lap(stage)` books what has passed since the last lap, `lap_apart` without counting it in `total`."""
+    """Splits the time of a round: `lap(stage)` books what has passed since the last lap, `lap_apart` also in `apart`, which `total` leaves
+    out."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._apart = 0.0
+        self.apart = 0.0
         self._last = time.perf_counter()
 
     @property
     def total(self) -> float:
-        return sum(self.seconds.values()) - self._apart
+        return sum(self.seconds.values()) - self.apart
 
     def lap(self, stage: str) -> float:
         now = time.perf_counter()
@@ -75,4 +78,4 @@ class StageClock:
         return passed
 
     def lap_apart(self, stage: str) -> None:
-        self._apart += self.lap(stage)
+        self.apart += self.lap(stage)

@@ -2,8 +2,9 @@
 
 Decoding multiplies 1 to 60 rows with every weight matrix. The stock product rearranges the matrix at each call, which at so few rows takes
 as long as multiplying. Ours (native/decoder/matrix.hpp) reads the weights once, in their own width; it also gives a row the same bits
-whatever rows stand beside it. float32 and bfloat16 weights are summed in float32; quantised ones are multiplied with rows of 8 bits, in
-whole numbers. Packed layers are for inference only and keep no plain weight.
+whatever rows stand beside it. float32 and bfloat16 weights are summed in float32, the latter with rows rounded to bfloat16 where the
+processor multiplies such numbers; quantised ones are multiplied with rows of 8 bits, in whole numbers. Packed layers are for inference only
+and keep no plain weight.
 """
 
 from __future__ import annotations

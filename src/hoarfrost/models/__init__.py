@@ -11,7 +11,7 @@ from pathlib import Path
 from hoarfrost.errors import InvalidInput
 from hoarfrost.models.published import NotFetched, PublishedModel, WheelFile
 
-__all__ = ["SHIPPED", "NotFetched", "PackagedModel", "PublishedModel", "WheelFile", "drafter_of"]
+__all__ = ["SHIPPED", "SMOLLM2", "NotFetched", "PackagedModel", "PublishedModel", "WheelFile", "drafter_of"]
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from hoarfrost.models.package_index import Web
 
@@ -72,17 +68,3 @@ def _continues(response: Any, start: int) -> bool:
 
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-@contextmanager
-def shown_progress(what: str, num_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many bytes are there: a bar on stderr, or one line where that is no terminal."""
-    console = Console(stderr=True, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.print(f"{what} ({num_bytes / 1e6:.0f} MB).", soft_wrap=True)
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=num_bytes)
-        yield lambda done: progress.update(task, completed=done)

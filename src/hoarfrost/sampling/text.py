@@ -3,7 +3,7 @@
 A character may be spread over several tokens, so text is given out only once it is whole; special tokens give none. No call decodes
 more than a few tokens. There are two ways, after the tokenizer's own decoder:
 
-- byte-level BPE (GPT-2's scheme: Qwen, Llama 3, the shipped pair): a token is a run of bytes, and an incremental UTF-8 decoder takes
+- byte-level BPE (GPT-2's scheme: Qwen, Llama 3, SmolLM2): a token is a run of bytes, and an incremental UTF-8 decoder takes
   them one token at a time. Exact for every sequence of ids, malformed bytes included.
 - anything else (SentencePiece's scheme with or without byte fallback: Llama 2, Mistral; tiktoken): each token is decoded behind a fixed
   ordinary token, so that the decoder does not take it for the start of the text and strip its space. Tokens that end in the middle

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
-from transformers.utils.hub import cached_file
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from hoarfrost.errors import InvalidInput
+from hoarfrost.hub import Checkpoint, HubRefusal, find_checkpoint
 from hoarfrost.kernels.linear import pack_linears
-from hoarfrost.model_files import asks_for_own_code, check_files, quantisation_of, read_json_object, reason
+from hoarfrost.model_files import asks_for_own_code, check_files, quantisation_of, read_json_object, reason, weight_files
 from hoarfrost.models import SHIPPED
 from hoarfrost.target.blocks import Stack
 from hoarfrost.target.checking import check_quantisation, check_tensors
 from hoarfrost.target.fusing import fuse
+from hoarfrost.target.gguf import SUFFIX as GGUF_SUFFIX
 from hoarfrost.target.gguf import GGUFModel
 from hoarfrost.target.packed import ATTENTION_NAME, packed_attention
 from hoarfrost.target.quantized import QuantizedLinear, pack_vocabulary, quantize_layers
@@ -31,6 +32,7 @@ SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = ("auto", "int8", "float")
+DESCRIPTIONS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository: everything but the weights
 
 
 def pick_device(name: str) -> torch.device:
@@ -43,6 +45,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidInput(f"Device {name!r} cannot be used here ({str(error).splitlines()[0]}); try 'cpu' or 'auto'.") from None
+    if device.type == "meta":
+        raise InvalidInput("Device 'meta' holds no numbers, so nothing can be decoded there; try 'cpu' or 'auto'.")
     return device
 
 
@@ -70,51 +74,45 @@ def check_weights(weights: str, device: torch.device) -> None:
         raise InvalidInput(f"8-bit weights run on the CPU, not on {device}; take weights 'float' there, or device 'cpu'.")
 
 
-def load_config(name: str) -> PreTrainedConfig:
-    """The configuration of a folder, an alias or a hub id, if this project can serve the model exactly."""
-    with explained("configuration", name):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(locate(name), trust_remote_code=False)
-        check_supported(config, name)
-        check_quantisation(config, name)
+def locate(name: str, revision: str | None = None) -> Checkpoint:
+    """Finds a folder, a file, an alias (which is fetched if need be) or a hub id (of which the weights are left for later).
+
+    A folder that has an alias' name is `./NAME`. Raises `InvalidInput` for what is nowhere.
+    """
+    if name in SHIPPED:
+        return Checkpoint(name, SHIPPED[name].locate())
+    if Path(name).exists() or name.endswith(GGUF_SUFFIX):
+        return Checkpoint(name, Path(name))
+    try:
+        return find_checkpoint(name, DESCRIPTIONS, revision)
+    except HubRefusal as refusal:
+        raise InvalidInput(
+            f"No model {name!r}: it is no folder with a config.json, no alias ({', '.join(SHIPPED)}), and {refusal}."
+        ) from None
+
+
+def load_config(source: Checkpoint) -> PreTrainedConfig:
+    """The configuration of a model, if this project can serve it exactly."""
+    with explained("configuration", source):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+        check_supported(config, source.name)
+        check_quantisation(config, source.name)
     return config
 
 
-def locate(name: str) -> str:
-    """Turns an alias into its folder or file, which is fetched if need be; leaves everything else alone. A folder that has an alias' name
-    is `./NAME`."""
-    return str(SHIPPED[name].locate()) if name in SHIPPED else name
-
-
 @contextmanager
-def explained(part: str, name: str) -> Iterator[None]:
-    """Turns whatever a library raises on reading a part of the model `name` into a sentence that names the damaged file, if one is."""
+def explained(part: str, source: Checkpoint) -> Iterator[None]:
+    """Turns whatever a library raises on reading a part of a model into a sentence that names the damaged file, if one is."""
     try:
         yield
     except InvalidInput:
         raise
     except Exception as error:  # on a damaged or hostile file, anything
-        folder = folder_of(locate(name))
-        if folder is None:
-            raise InvalidInput(
-                f"No model {name!r}: it is no folder with a config.json, no alias ({', '.join(SHIPPED)}), and the Hugging Face hub "
-                f"did not give it ({reason(error)})."
-            ) from None
-        check_files(folder)
-        own_code = " It asks for code of its own (auto_map), which is never run." if asks_for_own_code(folder) else ""
+        check_files(source.path)
+        own_code = " It asks for code of its own (auto_map), which is never run." if asks_for_own_code(source.path) else ""
         raise InvalidInput(
-            f"The {part} of {name!r} cannot be used ({reason(error)}).{own_code} Take another model, or another version of its files."
+            f"The {part} of {source.name!r} cannot be used ({reason(error)}).{own_code} Take another model, or other files of it."
         ) from None
-
-
-def folder_of(source: str) -> Path | None:
-    """The folder with a model's files: `source` itself, or what the hub's cache has of it; `None`: there is none."""
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        found = cached_file(source, CONFIG_NAME, local_files_only=True)
-    except (OSError, ValueError):
-        return None
-    return Path(found).parent if found else None
 
 
 def check_supported(config: PreTrainedConfig, name: str) -> None:
@@ -136,11 +134,11 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
 
 
 def load_model(
-    name: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, weights: str = "auto"
+    source: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, weights: str = "auto"
 ) -> tuple[PreTrainedModel, Stack]:
     """Loads the weights and gives them, ready for inference, to the fastest stack; the model keeps what that does not take."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
-    model = load_weights(name, config, dtype, ATTENTION_NAME)
+    model = load_weights(source, config, dtype, ATTENTION_NAME)
     model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
     return model, make_stack(model, weights)
 
@@ -174,14 +172,18 @@ def make_stack(model: PreTrainedModel, weights: str) -> Stack:
     return stack
 
 
-def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+def load_weights(source: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """transformers' model with exactly the weights that `config` describes, from safetensors; see `check_tensors`."""
     scheme = quantisation_of(vars(config))
     model: PreTrainedModel
     loading_info: dict[str, Any]
-    with explained("weights" if scheme is None else f"weights, quantised ({scheme!r}),", name), quiet_report():
+    try:
+        source.fetch(weight_files(source.path))
+    except HubRefusal as refusal:
+        raise InvalidInput(f"The weights of {source.name!r} cannot be had: {refusal}.") from None
+    with explained("weights" if scheme is None else f"weights, quantised ({scheme!r}),", source), quiet_report():
         model, loading_info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            locate(name),
+            source.path,
             config=config,
             dtype=dtype,
             attn_implementation=attention,
@@ -190,10 +192,9 @@ def load_weights(name: str, config: PreTrainedConfig, dtype: torch.dtype, attent
             ignore_mismatched_sizes=True,  # reported, and refused with the missing ones
             output_loading_info=True,
         )
-        check_tensors(model, loading_info, name)
-        folder = folder_of(locate(name))
-        if folder is not None and (folder / GENERATION_CONFIG_NAME).exists():
-            read_json_object(folder / GENERATION_CONFIG_NAME)  # where it is broken, transformers makes up another
+        check_tensors(model, loading_info, source.name)
+        if (source.path / GENERATION_CONFIG_NAME).exists():
+            read_json_object(source.path / GENERATION_CONFIG_NAME)  # where it is broken, transformers makes up another
     return model
 
 
@@ -208,12 +209,14 @@ def quiet_report() -> Iterator[None]:
         logger.disabled = before
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(source: Checkpoint) -> Any:
     """The model's tokenizer. Raises `InvalidInput` if its files are damaged, or missing, which transformers makes an empty one of."""
-    with explained("tokenizer", name):
-        tokenizer: Any = AutoTokenizer.from_pretrained(locate(name), trust_remote_code=False)
+    with explained("tokenizer", source):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
-            raise InvalidInput(f"{name} has no tokenizer (tokenizer.json), or one without words; put the model's own beside its weights.")
+            raise InvalidInput(
+                f"{source.name} has no tokenizer (tokenizer.json), or one without words; put the model's own beside its weights."
+            )
     return tokenizer
 
 

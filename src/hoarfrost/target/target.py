@@ -7,7 +7,7 @@ layers, and the head runs over the rows that somebody reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,20 +17,9 @@ from transformers import PreTrainedModel
 from hoarfrost.cache import DenseStore, Store
 from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.target.blocks import Stack, StockStack
+from hoarfrost.target.description import Description, describe
 from hoarfrost.target.end_tokens import end_token_ids
-from hoarfrost.target.gguf import find_gguf, open_gguf
-from hoarfrost.target.loading import (
-    check_supported,
-    check_weights,
-    held_kinds,
-    load_config,
-    load_gguf,
-    load_model,
-    load_tokenizer,
-    locate,
-    pick_device,
-    pick_dtype,
-)
+from hoarfrost.target.loading import check_weights, held_kinds, load_gguf, load_model, pick_device, pick_dtype
 from hoarfrost.target.packed import PackedRows
 
 
@@ -56,29 +45,34 @@ class Target:
         self._stack: Stack = stack or StockStack(model.base_model)
 
     @classmethod
-    def load(cls, name: str, *, dtype: str = "auto", device: str = "auto", weights: str = "auto") -> Target:
-        """Loads a folder, a GGUF file, a hub id or an alias.
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        weights: str = "auto",
+        revision: str | None = None,
+        check: Callable[[Description], None] | None = None,
+    ) -> Target:
+        """Loads a folder, a GGUF file, a hub id or an alias; `revision` is a branch, tag or commit of the hub's.
 
         `weights`: "auto" holds them as the file does, those that are not quantised in `dtype`; "int8" puts every matrix that is not
-        quantised into 8-bit blocks; "float" takes all into `dtype`. Raises `InvalidInput` for what cannot be found or is not served
-        exactly.
+        quantised into 8-bit blocks; "float" takes all into `dtype`. `check` may refuse the model before its weights are fetched and read.
+        Raises `InvalidInput` for what cannot be found or is not served exactly.
         """
         place = pick_device(device)
         check_weights(weights, place)
-        found = locate(name)
-        path = find_gguf(found)
-        source = None if path is None else open_gguf(path)
-        kinds = held_kinds(source, place, weights)
         chosen = pick_dtype(dtype, place)
-        if source is None:
-            config = load_config(found)
-            model, stack = load_model(found, config, chosen, place, weights)
-            tokenizer = load_tokenizer(found)
+        described = describe(name, revision)
+        if check is not None:
+            check(described)
+        kinds = held_kinds(described.gguf, place, weights)
+        if described.gguf is None:
+            model, stack = load_model(described.source, described.config, chosen, place, weights)
         else:
-            check_supported(source.config, name)
-            tokenizer = source.tokenizer()
-            model, stack = load_gguf(source, chosen, place, weights)
-        return cls(model, tokenizer, name, stack, "+".join(sorted(kinds)) or "float")
+            model, stack = load_gguf(described.gguf, chosen, place, weights)
+        return cls(model, described.load_tokenizer(), name, stack, "+".join(sorted(kinds)) or "float")
 
     def new_store(self, capacity: int = 256, cache: IceConfig | None = None) -> Store:
         """An empty store for one sequence: the dense one, or that of `cache`."""

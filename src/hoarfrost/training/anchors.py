@@ -40,11 +40,11 @@ class PackedBlocks:
     def to(self, device: torch.device) -> PackedBlocks:
         return replace(
             self,
-            token_ids=self.token_ids.to(device),
-            positions=self.positions.to(device),
-            labels=self.labels.to(device),
-            has_label=self.has_label.to(device),
-            context_positions=self.context_positions.to(device),
+            token_ids=self.token_ids.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            has_label=self.has_label.to(device, non_blocking=True),
+            context_positions=self.context_positions.to(device, non_blocking=True),
         )
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from hoarfrost.drafting import DFlashModel
 from hoarfrost.drafting.checkpoint import load_network
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.drafting.vocabulary import offsets_of
 from hoarfrost.target import Target
+from hoarfrost.target.description import describe
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.initial import start_from_target
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, loss_and_gradient
@@ -26,6 +28,8 @@ from hoarfrost.training.vocabulary import GuessedVocabulary, likeliest_tokens
 
 def train_drafter(settings: DrafterTrainingConfig) -> TrainingReport[GuessQuality]:
     """Generates responses, trains, validates and writes the drafter. Raises `InvalidInput` for what cannot be trained."""
+    if settings.start_from is not None:
+        open_drafter(settings.start_from).check_fit(describe(settings.target))
     return run_training(settings, partial(DrafterObjective, settings))
 
 
@@ -59,13 +63,13 @@ class DrafterObjective:
             return muon_and_adamw(self.model, muon_lr=settings.muon_learning_rate, adamw_lr=settings.learning_rate)
         return [torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
-    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> Tensor:
         labels, learnt = self.vocabulary.labels(blocks)
-        guesses = guessing_states(self.model, self.target, features, blocks)[learnt]
+        guesses = guessing_states(self.model, self.target, features, blocks).flatten(0, 1)
         with autocast_of(self.target):
-            loss, gradient = loss_and_gradient(guesses.detach(), labels[learnt], weights[learnt], self.vocabulary.logits)
+            loss, gradient = loss_and_gradient(guesses.detach(), labels.flatten(), (weights * learnt).flatten(), self.vocabulary.logits)
         guesses.backward(gradient)  # type: ignore[no-untyped-call]
-        return float(loss)
+        return loss
 
     def judge(self, passes: Iterable[Pass]) -> GuessQuality:
         block_size = self.model.config.block_size

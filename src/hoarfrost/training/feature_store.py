@@ -5,6 +5,8 @@ A sequence has a file of its own, named by what decides its features: the target
 in step, runs of other seeds, splits and taps share a folder, and an interrupted run finds what it had. A file holds one bfloat16 tensor
 `[T, H]` a tap; it is written under another name and renamed, and replaced where a run needs a tap that it lacks. Training always reads
 what was rounded to bfloat16, also from features it has just made: the steps of a run do not depend on what was there before.
+
+An accelerator makes features faster than a disk gives them back: `FreshFeatures` keeps nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +29,22 @@ from hoarfrost.training.features import tapped_features
 DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits
 
 
+class Features(Protocol):
+    """Features of token sequences in the target's type and on its device, `[T, len(taps) * H]` each."""
+
+    def of(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]: ...
+
+
+class FreshFeatures:
+    """Features made whenever they are asked for, of all sequences at once."""
+
+    def __init__(self, target: Target, taps: Sequence[int]) -> None:
+        self.target, self.taps = target, tuple(taps)
+
+    def of(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        return tapped_features(self.target, sequences, self.taps)
+
+
 class FeatureStore:
     """Features by token sequence, in the files of `folder`; once those made here fill `budget_bytes`, new ones are not kept."""
 
@@ -33,12 +52,16 @@ class FeatureStore:
         self.target, self.taps, self.folder, self.left_bytes = target, tuple(taps), folder, budget_bytes
         self._target_digest = digest_of_weights(target)
 
+    def of(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        return [self.features(token_ids) for token_ids in sequences]
+
     def features(self, token_ids: Sequence[int]) -> Tensor:
         """The outputs of the tapped layers side by side, `[T, len(taps) * H]`, in the target's type and on its device."""
         path = self.path_of(token_ids)
         kept = read_features(path, self.taps)
         if kept is None:
-            made = tapped_features(self.target, token_ids, self.taps).to(torch.bfloat16).cpu()
+            (fresh,) = tapped_features(self.target, [token_ids], self.taps)
+            made = fresh.to(torch.bfloat16).cpu()
             kept = {tap: part.contiguous() for tap, part in zip(self.taps, made.chunk(len(self.taps), dim=1), strict=True)}
             if made.nbytes <= self.left_bytes:
                 self.left_bytes -= made.nbytes

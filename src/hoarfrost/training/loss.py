@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LOGITS_AT_ONCE = 4_000_000  # 16 MB in float32: what a CPU's last cache holds
+LOGITS_AT_ONCE, LOGITS_AT_ONCE_ELSEWHERE = 4_000_000, 128_000_000  # 16 MB in float32: what a CPU's last cache holds
 BLOCK_SIZES, GAMMAS = (8, 10, 16), (4.0, 5.0, 7.0)
 
 
@@ -46,7 +46,7 @@ def loss_and_gradient(hidden: Tensor, labels: Tensor, weights: Tensor, logits_of
 def row_chunks(hidden: Tensor, logits_of: Callable[[Tensor], Tensor]) -> Iterator[slice]:
     with torch.no_grad():
         vocab_size = logits_of(hidden[:1]).shape[-1]
-    at_once = max(1, LOGITS_AT_ONCE // vocab_size)
+    at_once = max(1, (LOGITS_AT_ONCE if hidden.device.type == "cpu" else LOGITS_AT_ONCE_ELSEWHERE) // vocab_size)
     return (slice(start, start + at_once) for start in range(0, len(hidden), at_once))
 
 

@@ -50,7 +50,7 @@ class Objective(Protocol[JudgedQuality]):
         """With their learning rates at the peak of the schedule."""
         ...
 
-    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> Tensor:
         """Adds the gradient of one pass of a step and returns its part of the loss: the sum of each guess's loss by its weight.
 
         `weights [B, b-1]` sum to 1 over all passes of the step, and are 0 where there is no label.

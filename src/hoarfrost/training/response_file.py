@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hoarfrost.files import append_line
-from hoarfrost.training.progress import progress_bar
+from hoarfrost.progress import progress_bar
 from hoarfrost.training.responses import Request, Responder, Response, batches_of
 
 

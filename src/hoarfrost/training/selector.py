@@ -22,10 +22,12 @@ from torch.nn import functional
 
 from hoarfrost.drafting.checkpoint import load_network
 from hoarfrost.drafting.network import DFlashModel, new_selector
+from hoarfrost.drafting.opening import open_drafter
 from hoarfrost.drafting.selector import candidate_log_probs, transition_scores
 from hoarfrost.errors import InvalidInput
 from hoarfrost.kernels.linear import plain_product
 from hoarfrost.target import Target
+from hoarfrost.target.description import describe
 from hoarfrost.training.anchors import PackedBlocks
 from hoarfrost.training.loss import GuessQuality, QualitySums, gamma_for, judge, percentages, row_chunks
 from hoarfrost.training.objective import Pass, autocast_of, guessing_states
@@ -39,6 +41,7 @@ from hoarfrost.tree.marginals import top_rows
 
 def train_selector(settings: SelectorTrainingConfig) -> TrainingReport[SelectorQuality]:
     """Generates responses, trains, validates and writes the drafter with its selector. Raises `InvalidInput` for what cannot be trained."""
+    open_drafter(settings.drafter).check_fit(describe(settings.target))
     return run_training(settings, partial(SelectorObjective, settings))
 
 
@@ -99,14 +102,14 @@ class SelectorObjective:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return [torch.optim.AdamW(trained, lr=self.settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
-    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> float:
+    def add_gradient(self, features: Tensor, blocks: PackedBlocks, weights: Tensor) -> Tensor:
         with torch.no_grad():
             hidden = guessing_states(self.model, self.target, features, blocks)
         choices = self.choices(hidden[blocks.has_label], blocks.labels[blocks.has_label], predecessors(blocks)[blocks.has_label])
         losses = functional.cross_entropy(choices.scores, choices.place, reduction="none")
         loss = (losses * weights[blocks.has_label] * choices.covered).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
     def judge(self, passes: Iterable[Pass]) -> SelectorQuality:
         block_size = self.model.config.block_size

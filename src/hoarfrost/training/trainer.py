@@ -22,24 +22,24 @@ import torch
 from torch import Tensor
 
 from hoarfrost.drafting import save_drafter
-from hoarfrost.drafting.checkpoint import RUN_RECORD, RUN_RESULT
+from hoarfrost.drafting.opening import RUN_RECORD, RUN_RESULT
 from hoarfrost.errors import InvalidInput
+from hoarfrost.progress import progress_bar
 from hoarfrost.target import Target
 from hoarfrost.training.anchors import PackedBlocks, draw_anchors, pack_blocks
 from hoarfrost.training.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from hoarfrost.training.data import TrainingSequence
-from hoarfrost.training.feature_store import FeatureStore
+from hoarfrost.training.feature_store import Features, FeatureStore, FreshFeatures
 from hoarfrost.training.features import load_frozen_target
 from hoarfrost.training.loss import gamma_for, slot_weights
 from hoarfrost.training.objective import AnyQuality, Objective, Pass
 from hoarfrost.training.optimizers import cosine_with_warmup
 from hoarfrost.training.preparation import TrainingData, choose_prompts, prepare_data
-from hoarfrost.training.progress import progress_bar
 from hoarfrost.training.report import TrainingLog, TrainingReport, draw_curve
 from hoarfrost.training.settings import TrainingConfig
 
-ROWS_AT_ONCE = {"cpu": 2048}  # block rows of one pass; on a CPU larger ones fall out of the caches
-ROWS_AT_ONCE_ELSEWHERE = 16384
+ROWS_AT_ONCE, ROWS_AT_ONCE_ELSEWHERE = 2048, 16384  # block rows of one pass; on a CPU larger ones fall out of the caches
+LOG_EVERY_ELSEWHERE = 20  # an accelerator is kept waiting by every look at a loss
 MAX_HELD_OUT, HELD_OUT_ANCHORS = 64, 16
 # These may differ between a run and its continuation.
 FREE_ON_RESUME = (
@@ -87,6 +87,12 @@ def claim_folder(settings: TrainingConfig) -> None:
     record.write_text(json.dumps(described, indent=1) + "\n")
 
 
+def features_for(settings: TrainingConfig, target: Target, taps: Sequence[int]) -> Features:
+    if target.device.type != "cpu":
+        return FreshFeatures(target, taps)
+    return FeatureStore(target, taps, settings.features or settings.out / "features", int(settings.feature_cache_gib * 2**30))
+
+
 class Trainer(Generic[AnyQuality]):
     """The training loop. Owns the optimizers and the step it has reached."""
 
@@ -98,12 +104,12 @@ class Trainer(Generic[AnyQuality]):
         self.peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         gamma = settings.gamma or gamma_for(self.config.block_size)
         self.slot_weights = slot_weights(self.config.block_size, gamma).to(target.device)
-        self.store = FeatureStore(
-            target, self.config.target_layer_ids, settings.features or settings.out / "features", int(settings.feature_cache_gib * 2**30)
-        )
+        self.features = features_for(settings, target, self.config.target_layer_ids)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.num_steps = settings.num_epochs * self.steps_per_epoch
-        self.rows_at_once = ROWS_AT_ONCE.get(target.device.type, ROWS_AT_ONCE_ELSEWHERE)
+        on_cpu = target.device.type == "cpu"
+        self.rows_at_once = ROWS_AT_ONCE if on_cpu else ROWS_AT_ONCE_ELSEWHERE
+        self.log_every = 1 if on_cpu else LOG_EVERY_ELSEWHERE
         self.step, self.seconds = 0, 0.0
 
     def run(self) -> TrainingReport[AnyQuality]:
@@ -113,18 +119,20 @@ class Trainer(Generic[AnyQuality]):
             state = load_checkpoint(checkpoint, model, self.optimizers)
             self.step, self.seconds = state["step"], state["seconds"]
         log = TrainingLog(self.settings.out / "log.jsonl", first_step=self.step)
-        quality = None
-        with progress_bar("training", total=self.num_steps, completed=self.step) as advance:
+        quality, note = None, ""
+        with progress_bar("training steps", total=self.num_steps, completed=self.step) as advance:
             while not self.is_finished:
                 began = time.perf_counter()
                 loss = self.train_step()
                 self.seconds += time.perf_counter() - began
                 last = self.is_finished
                 quality = self.validate() if self.step % self.settings.validate_every == 0 or last else None
-                log.add(self.step, loss, self.optimizers[0].param_groups[0]["lr"], self.seconds, quality)
+                if self.step % self.log_every == 0 or quality is not None:
+                    log.add(self.step, float(loss), self.optimizers[0].param_groups[0]["lr"], self.seconds, quality)
+                    note = f"loss {float(loss):.3f}"
                 if self.step % self.settings.save_every == 0 or last:
                     save_checkpoint(checkpoint, model, self.optimizers, {"step": self.step, "seconds": self.seconds})
-                advance(1, f"loss {loss:.3f}")
+                advance(1, note)
         return self.finish(log, quality or self.validate())
 
     @property
@@ -136,15 +144,15 @@ class Trainer(Generic[AnyQuality]):
         limit = self.settings.max_minutes
         return min(1.0, max(step / self.num_steps, 0.0 if limit is None else self.seconds / (60 * limit)))
 
-    def train_step(self) -> float:
-        """One update; returns the loss of its batch."""
+    def train_step(self) -> Tensor:
+        """One update; returns the loss of its batch, which an accelerator may still be working at."""
         factor = cosine_with_warmup(self.progress_after(self.step + 1), self.settings.warmup_share)
         for optimizer, rates in zip(self.optimizers, self.peak_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         passes = list(self.passes_of(self.step))
-        total_weight = float(sum(self.weights_of(blocks).sum() for _, blocks in passes))
-        loss = 0.0
+        total_weight = torch.stack([self.weights_of(blocks).sum() for _, blocks in passes]).sum()
+        loss = torch.zeros((), device=self.target.device)
         for indices, blocks in passes:
             features = self.features_of([self.data.train[index] for index in indices], blocks)
             loss += self.objective.add_gradient(features, blocks, self.weights_of(blocks) / total_weight)
@@ -165,6 +173,7 @@ class Trainer(Generic[AnyQuality]):
         epoch, within = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.data.train))
         batch = order[within * settings.batch_size :][: settings.batch_size].tolist()
+        batch.sort(key=lambda index: len(self.data.train[index].token_ids))  # what shares a pass is padded to the longest
         limit = max(1, self.rows_at_once // (settings.anchors_per_sequence * self.config.block_size))
         for start in range(0, len(batch), limit):
             indices = batch[start : start + limit]
@@ -177,7 +186,7 @@ class Trainer(Generic[AnyQuality]):
 
     def features_of(self, sequences: Sequence[TrainingSequence], blocks: PackedBlocks) -> Tensor:
         """The target's features of the contexts of `blocks`, `[C, n_feat * H]`."""
-        parts = [self.store.features(sequence.token_ids) for sequence in sequences]
+        parts = self.features.of([sequence.token_ids for sequence in sequences])
         return torch.cat([part[:length] for part, length in zip(parts, blocks.context_lengths, strict=True)])
 
     @torch.no_grad()

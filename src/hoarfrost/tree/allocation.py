@@ -22,10 +22,10 @@ from hoarfrost.tree.draft_tree import DraftTree
 
 
 class Worth(NamedTuple):
-    """The trees of a round, the tokens that are expected of it, and the time it is to take."""
+    """The trees of a round, the tokens that are expected of each, and the time it is to take."""
 
     trees: list[DraftTree]
-    expected: float
+    expected: list[float]
     milliseconds: float
 
 
@@ -42,5 +42,5 @@ def grow_worthwhile(
         row_ms: float64 [N]: entry n - 1 is the time of a pass over n rows; no round may have more than N. There are at most N trees.
         fixed_ms: time of a round that does not depend on its rows.
     """
-    built, *promise = kernels.grow_worthwhile([one.arrays for one in candidates], bonus_token_ids, row_ms, fixed_ms, hints)
-    return Worth([draft_tree(one) for one in built], *promise)
+    built, _, milliseconds = kernels.grow_worthwhile([one.arrays for one in candidates], bonus_token_ids, row_ms, fixed_ms, hints)
+    return Worth([draft_tree(one) for one in built], [float(np.exp(one.log_probs).sum()) for one in built], milliseconds)

@@ -68,9 +68,16 @@ def test_several_tree_modes_get_a_table_of_their_means() -> None:
     assert unpaired.rows[1] == ("DDTree uncoupled 16", "-/2.50")
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_what_was_not_measured_has_no_column() -> None:
     [table] = paper_tables(make_decode_result((0.0,), (("ar", 0), ("tree", "auto"))))
-    assert table.rows[0][1:3] == ("- → -", "2.22/3.00")
+    assert table.header[:2] == ("prompts", "tiny: DDTree auto")
+    assert table.rows[0][1] == "2.22/3.00"
+    [table] = paper_tables(make_decode_result((0.0,), (("ar", 0), ("chain", 7), ("tree", "auto"))))
+    assert table.header[:3] == ("prompts", "tiny: chain", "tiny: DDTree auto")
+    assert table.rows[0][1] == table.rows[-1][1] == "1.60/2.00"
+
+
+def test_what_has_nothing_to_be_compared_with_is_a_dash() -> None:
     [table] = paper_tables(make_decode_result((0.0,), (("chain", 7), ("tree", 16))))
     assert table.rows[0][1] == "- → -"
     assert table.rows[-1][1] == "- → -"

@@ -1,8 +1,8 @@
 """Turns an exercise into a prompt of exact length: prose, the facts in it, the question, all in the model's chat template.
 
 A sample takes exactly `length` tokens: the prompt, the lead of the answer and the room for the rest of it, so that a sample of the model's
-longest length can be answered (RULER counts the same way). Pieces are encoded one by one and joined as tokens, as in the training of the
-shipped model. Everything follows from the seed, the task, the length and the index.
+longest length can be answered (RULER counts the same way). Pieces are encoded one by one and joined as tokens. Everything follows
+from the seed, the task, the length and the index.
 """
 
 from __future__ import annotations

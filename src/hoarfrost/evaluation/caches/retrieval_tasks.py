@@ -1,8 +1,7 @@
 """Tasks that only a cache which finds the right rows can solve: facts scattered through prose, asked for at the end.
 
-In the manner of RULER (arXiv 2404.06654), written anew. `passkey`, `needle`, `keys` and `lookup` are worded as the retrieval samples that
-the shipped model was trained on; it has not seen the like of `variables` and `common`. A task makes one `Exercise` from a random generator;
-where its facts stand in how long a text is `retrieval_samples`' business.
+In the manner of RULER (arXiv 2404.06654), written anew. A task makes one `Exercise` from a random generator; where its facts
+stand in how long a text is `retrieval_samples`' business.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from hoarfrost.cache.ice_config import IceConfig
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.caches.variants import FULL, MEANING, paged_config
 from hoarfrost.evaluation.common.machine import describe_run
+from hoarfrost.hub import Checkpoint
 from hoarfrost.target import PackedRows, Target
 from hoarfrost.target.loading import load_model, pick_device, pick_dtype
 from hoarfrost.tree import DraftTree
@@ -83,7 +84,7 @@ def random_target(shape: str, num_layers: int, max_positions: int, *, dtype: str
     place = pick_device(device)
     with tempfile.TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(config, dtype=pick_dtype(dtype, place)).save_pretrained(folder)  # type: ignore[no-untyped-call]
-        model, stack = load_model(folder, config, pick_dtype(dtype, place), place)
+        model, stack = load_model(Checkpoint(shape, Path(folder)), config, pick_dtype(dtype, place), place)
     return Target(model, None, f"{num_layers} layers of {shape}", stack)
 
 

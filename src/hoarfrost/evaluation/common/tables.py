@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -39,7 +39,8 @@ class TextTable:
             collapse_padding=True,
         )
         for index, name in enumerate(self.header):
-            table.add_column(name.replace(" ", "\n") if is_wide else name, justify="left" if index < self.num_labels else "right")
+            justify: Literal["left", "right"] = "left" if index < self.num_labels else "right"
+            table.add_column(name.replace(" ", "\n") if is_wide else name, justify=justify, overflow="fold")
         previous = None
         for row in self.rows:
             if self.sections and previous not in (None, row[0]):

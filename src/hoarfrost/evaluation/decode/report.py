@@ -149,32 +149,39 @@ def _paper_table(result: Result, temperature: float) -> TextTable:
     sets = set_names(summaries)
     groups = {name: [one for one in summaries if one["set"] == name] for name in sets}
     has_auto = find(summaries, "tree", AUTO) is not None
+    was_measured = {"chain": find(summaries, "chain") is not None, "DDTree": any(is_fixed_tree(one) for one in summaries)}
+    kinds = [kind for kind, was in was_measured.items() if was]
     models = PAPER_MODELS if any((temperature, name) in PAPER_TABLE for name in sets) else ()
     rows = []
     for name in sets:
-        cells = [_measured_cell(groups[name]), *([_auto_cell(groups[name])] if has_auto else [])]
+        cells = [*_fixed_cells([groups[name]], kinds), *([_auto_cell(groups[name])] if has_auto else [])]
         printed = PAPER_TABLE.get((temperature, name), {})
         rows.append((SET_NAMES.get(name, name), *cells, *(_paper_cell(printed[model]) if printed else "-" for model in models)))
     if len(sets) > 1:
-        cells = [_mean_cell(list(groups.values())), *([_mean_auto_cell(list(groups.values()))] if has_auto else [])]
+        cells = [*_fixed_cells(list(groups.values()), kinds), *([_mean_auto_cell(list(groups.values()))] if has_auto else [])]
         rows.append(("mean", *cells, *(_paper_mean(temperature, sets, model) for model in models)))
     own = str(result["settings"]["model"])
-    header = ("prompts", f"{own}: chain → DDTree", *((f"{own}: DDTree auto",) if has_auto else ()), *models)
+    header = ("prompts", *([f"{own}: {' → '.join(kinds)}"] if kinds else []), *((f"{own}: DDTree auto",) if has_auto else ()), *models)
     return TextTable(f"Speed-up/tau at temperature {temperature:g}", header, 1, tuple(rows), sections=False)
 
 
-def _measured_cell(group: Sequence[Summary]) -> str:
-    tree = best_tree(group)
-    budget = "" if tree is None else f" (B={tree['budget']})"
-    return f"{_pair(find(group, 'chain'))} → {_pair(tree)}{budget}"
+def is_fixed_tree(summary: Summary) -> bool:
+    return bool(summary["mode"] == "tree" and summary["budget"] != AUTO)
+
+
+def _fixed_cells(groups: Sequence[Sequence[Summary]], kinds: Sequence[str]) -> list[str]:
+    """Chain and fastest fixed tree, as far as they were measured at all, in one cell: of one set, or as means over several."""
+    if not kinds:
+        return []
+    found = [[find(group, "chain") if kind == "chain" else best_tree(group) for group in groups] for kind in kinds]
+    if len(groups) > 1:
+        return [" → ".join(map(_mean_pair, found))]
+    tree = best_tree(groups[0])
+    return [" → ".join(_pair(one) for [one] in found) + ("" if tree is None else f" (B={tree['budget']})")]
 
 
 def _auto_cell(group: Sequence[Summary]) -> str:
     return _pair(find(group, "tree", AUTO))
-
-
-def _mean_cell(groups: Sequence[Sequence[Summary]]) -> str:
-    return f"{_mean_pair([find(group, 'chain') for group in groups])} → {_mean_pair([best_tree(group) for group in groups])}"
 
 
 def _mean_auto_cell(groups: Sequence[Sequence[Summary]]) -> str:

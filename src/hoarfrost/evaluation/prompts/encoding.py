@@ -17,14 +17,15 @@ Encode = Callable[[str], list[int]]
 PLACEHOLDER = "\N{SNOWFLAKE}"
 
 
-def encode_messages(engine: Engine, messages: list[Message], chat: bool | None = None) -> list[int]:
-    """Returns the prompt's token ids. `chat=None` takes the chat template where the tokenizer has one, as instruct models expect.
+def encode_messages(engine: Engine, messages: list[Message], chat: bool | None = None, *, thinking: bool = False) -> list[int]:
+    """Returns the prompt's token ids. `chat=None` takes the chat template where the tokenizer has one, as instruct models expect;
+    `thinking` is what `Engine.chat` makes of it.
 
     As plain text the messages are joined by blank lines and their roles are dropped. Raises `InvalidInput` if `chat` is true and there is
     no template.
     """
     if chat or (chat is None and engine.tokenizer.chat_template is not None):
-        return engine.chat(messages)
+        return engine.chat(messages, thinking=thinking)
     return encode_text(engine.tokenizer, "\n\n".join(message["content"] for message in messages))
 
 

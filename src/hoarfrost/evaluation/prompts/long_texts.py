@@ -1,7 +1,7 @@
 """Long texts to hide facts in and to measure loss on: essays and books, from a data folder or from the Hugging Face hub.
 
-A data folder has the essays as `long/essays/*.txt` and the books as `train/classic_books.jsonl` (`path` and `text`), of which those are
-taken that the shipped model was not trained on. `draw_tokens` takes a stretch from anywhere in them.
+A data folder has the essays as `long/essays/*.txt` and the books as `train/classic_books.jsonl` (`text`).
+`draw_tokens` takes a stretch from anywhere in them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,7 @@ from hoarfrost.evaluation.prompts.sources import DATA_VARIABLE, HubSource, find_
 SOURCES = ("essays", "books")
 ESSAYS_HUB = HubSource("baber/paul_graham_essays")
 BOOKS_HUB = HubSource("emozilla/pg19", "test")
-NUM_HUB_BOOKS = 8
-# What the recipe of the shipped model holds out: one document in fifty.
-HELD_OUT_BOOKS = {
-    "Sherwood Anderson/Winesburg, Ohio.md",
-    "F. Scott Fitzgerald/The Beautiful and Damned.md",
-    "Franz Kafka/Metamorphosis.md",
-}
+NUM_BOOKS = 8
 CHARACTERS_PER_TOKEN = 6
 
 
@@ -53,14 +47,9 @@ def _essays(folder: Path | None) -> Iterator[str]:
 
 
 def _books(data_dir: Path | None) -> Iterator[str]:
-    """The held-out books of a data folder, all of its books if it has none of those, or the first ones of the hub's test split."""
+    """The first books of a data folder, or of the hub's test split."""
     records = read_records("classic_books.jsonl", BOOKS_HUB, data_dir, "train")
-    if find_data_dir(data_dir) is None:
-        yield from (record["text"] for record in islice(records, NUM_HUB_BOOKS))
-        return
-    books = [(record.get("path"), record["text"].replace("\r\n", "\n")) for record in records]
-    held_out = [text for path, text in books if path in HELD_OUT_BOOKS]
-    yield from held_out or (text for _, text in books)
+    yield from (record["text"].replace("\r\n", "\n") for record in islice(records, NUM_BOOKS))
 
 
 def draw_tokens(texts: tuple[str, ...], num_tokens: int, rng: random.Random, encode: Encode) -> list[int]:

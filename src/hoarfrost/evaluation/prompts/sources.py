@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 from hoarfrost.errors import InvalidInput
+from hoarfrost.hub import HubRefusal, ask
+from hoarfrost.model_files import reason
 
 DATA_VARIABLE = "HOARFROST_DATA"
 Record = dict[str, Any]
@@ -73,17 +77,16 @@ def _read_hub(hub: HubSource, place_in_data: str) -> Iterator[Record]:
             f"{DATA_VARIABLE} (or --data-dir) to a folder that has {place_in_data}."
         ) from None
     try:
+        if not constants.HF_HUB_OFFLINE:
+            ask(hub.repository, repo_type="dataset")
         if hub.file is not None:
             place = f"hf://datasets/{hub.repository}/{hub.file}"
             yield from datasets.load_dataset("json", data_files=place, split="train", streaming=True)
         else:
             yield from datasets.load_dataset(hub.repository, hub.config, split=hub.split, streaming=True)
     except Exception as error:  # the libraries below raise errors of a dozen unrelated kinds when offline
+        why = str(error) if isinstance(error, HubRefusal) else f"the Hugging Face hub did not give it ({reason(error)})"
         raise InvalidInput(
-            f"The prompt set {hub.repository} could not be read from the Hugging Face hub ({_first_line(error)}); set {DATA_VARIABLE} (or "
-            f"--data-dir) to a folder that has {place_in_data}."
+            f"The prompt set {hub.repository} could not be read: {why}; set {DATA_VARIABLE} (or --data-dir) to a folder that has "
+            f"{place_in_data}."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -18,7 +18,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, PreTrainedModel
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from hoarfrost.drafting import Drafter, load_drafter
-from hoarfrost.engine import Engine, Request, Statistics
+from hoarfrost.engine import Engine, Limits, Request, Statistics
 from hoarfrost.engine.guessing import Guesser
 from hoarfrost.errors import InvalidInput
 from hoarfrost.integrations.transformers.processors import criteria_of, processors_of
@@ -120,7 +120,7 @@ class TreeGeneration:
         target = Target(packed_twin(model), None, name_of(model))
         call = self._read_call(input_ids, logits_processor, stopping_criteria, generation_config)
         guesser = self._guesser_for(target)
-        engine = Engine(target, guesser.drafter, self.tree)
+        engine = Engine(target, guesser.drafter, self.tree, limits=Limits(prefix_bytes=0))
         engine.guesser = guesser
         rows = [self._add(engine, call, index, prompt_ids) for index, prompt_ids in enumerate(prompts)]
         if self.streamer is not None:

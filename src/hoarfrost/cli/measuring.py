@@ -1,60 +1,43 @@
-"""Runs a benchmark from a command: a progress bar on stderr (where that is no terminal, a line every half minute), a journal, a clean end
-at Ctrl-C, and a result that is printed even if it cannot be kept.
+"""Runs a benchmark from a command: progress on stderr, a journal, a clean end at Ctrl-C, and a result that is printed even if it cannot
+be kept.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hoarfrost.cli.options import EXIT_INTERRUPTED
+from hoarfrost.progress import progress_bar, regular_lines, say
 
 if TYPE_CHECKING:
     from hoarfrost.evaluation.common.journal import Benchmark
     from hoarfrost.evaluation.common.tables import Report
 
 
-LINE_EVERY_SECONDS = 30.0
-
-
 @contextmanager
 def prompt_progress(num_prompts: int) -> Iterator[Callable[[str], None]]:
     """Yields a function that is told the set of each prompt that is done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("prompts", total=num_prompts)
-        done = progress.tasks[0]
-        with regular_lines(lambda: f"{done.completed:.0f} of {num_prompts} prompts done", is_wanted=not console.is_terminal):
-            yield lambda set_name: progress.update(task, advance=1, description=set_name)
+    with progress_bar("prompts", num_prompts) as advance:
+        yield lambda set_name: advance(1, set_name)
 
 
 @contextmanager
-def regular_lines(describe: Callable[[], str], *, is_wanted: bool) -> Iterator[None]:
-    """Every half minute a line on stderr that says how far the work is: for logs, in which a bar that moves is of no use."""
-    ended, began = Event(), time.perf_counter()
+def case_progress() -> Iterator[Callable[[str], None]]:
+    """Yields a function that is told each case as it begins, and says it."""
+    case = "Preparing"
 
-    def tell() -> None:
-        while not ended.wait(LINE_EVERY_SECONDS):
-            typer.echo(f"{describe()} after {time.perf_counter() - began:.0f} s", err=True)
+    def begin(name: str) -> None:
+        nonlocal case
+        case = name
+        say(name)
 
-    teller = Thread(target=tell, daemon=True)
-    if is_wanted:
-        teller.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        if is_wanted:
-            teller.join()
+    with regular_lines(lambda: f"{case}: still at it"):
+        yield begin
 
 
 def measure(benchmark: Benchmark[Any], json_file: Path | None, report: Callable[[dict[str, Any]], Report]) -> None:
