@@ -52,6 +52,7 @@ COMMANDS = {
     "bench cache": ("bench", "cache", "some/model", "--contexts", "64"),
     "eval retrieval": ("eval", "retrieval", "some/model", "--tasks", "passkey", "--texts", "none"),
     "inspect cache": ("inspect", "cache", "some/model", "Hi"),
+    "inspect drafter": ("inspect", "drafter", "some/model", "--set", "gsm8k", "--data-dir", "DATA"),
     "train drafter": ("train", "drafter", "some/model", *TRAIN),
     "train selector": ("train", "selector", "tiny", "--drafter", "some/drafter", *TRAIN),
     "the drafter of run": ("run", "tiny", "Hi", "--drafter", "some/drafter"),

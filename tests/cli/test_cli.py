@@ -440,6 +440,7 @@ class TestHelp:
         *(("bench", verb) for verb in ("decode", "report", "cache", "index")),
         *(("eval", verb) for verb in ("retrieval", "longbench", "loss", "report")),
         ("inspect", "cache"),
+        ("inspect", "drafter"),
         ("train", "drafter"),
         ("train", "selector"),
     )

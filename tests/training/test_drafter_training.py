@@ -149,11 +149,11 @@ def test_a_reduced_vocabulary_is_that_of_the_responses(target_folder: str, data_
     drafter = load_drafter(report.drafter_folder, target())
     answers = [json.loads(line)["response_ids"] for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
     assert drafter.config.draft_vocab_size == 20
-    assert drafter._token_ids is not None
-    assert len(set(drafter._token_ids.tolist()) & {token_id for answer in answers for token_id in answer}) >= 15
+    assert drafter.token_ids is not None
+    assert len(set(drafter.token_ids.tolist()) & {token_id for answer in answers for token_id in answer}) >= 15
     assert math.isfinite(report.quality.loss)
     again = settings(target_folder, data_file, tmp_path / "again", start_from=str(tmp_path / "out"), num_epochs=1)
-    assert load_drafter(train_drafter(again).drafter_folder, target())._token_ids.tolist() == drafter._token_ids.tolist()
+    assert load_drafter(train_drafter(again).drafter_folder, target()).token_ids.tolist() == drafter.token_ids.tolist()
 
 
 def test_a_time_limit_ends_the_run_and_a_larger_one_goes_on(target_folder: str, data_file: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hoarfrost.cli.options import (
     Model,
     PlainCommand,
     PlainGroup,
+    PromptData,
     Weights,
     given,
     load_engine,
@@ -48,7 +49,7 @@ def decode(
     dtype: Dtype = "auto",
     device: Device = "auto",
     weights: Weights = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")] = None,
+    data_dir: PromptData = None,
     json_file: JsonFile = None,
 ) -> None:
     """Compare plain decoding, DFlash chain and DDTree on real prompts.

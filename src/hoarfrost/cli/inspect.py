@@ -1,4 +1,4 @@
-"""`hoarfrost inspect cache`: what the query of a question's last token fetched, per layer and KV head."""
+"""`hoarfrost inspect`: what the query of a question's last token fetched from a cache, and why a drafter's acceptance is what it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hoarfrost.cli.options import Chat, Device, Dtype, JsonFile, Model, PlainGroup, Weights, ice_config, load_engine, shows_defaults_of
+from hoarfrost.cli.options import (
+    Chat,
+    Device,
+    Drafter,
+    Dtype,
+    JsonFile,
+    Model,
+    PlainGroup,
+    PromptData,
+    Weights,
+    given,
+    ice_config,
+    load_engine,
+    parse_budget,
+    parse_list,
+    shows_defaults_of,
+)
 from hoarfrost.cli.prompts import encode_prompt, read_prompt
 
 if TYPE_CHECKING:
@@ -17,12 +33,7 @@ if TYPE_CHECKING:
     from hoarfrost.evaluation.caches.inspection import FetchedRow, QueryFetch
     from hoarfrost.evaluation.common.tables import Report, TextTable
 
-app = typer.Typer(cls=PlainGroup, help="Look at what a cache does.", no_args_is_help=True)
-
-
-@app.callback()
-def _verbs() -> None:
-    """Keeps `cache` a verb of its own, though it is the only one."""
+app = typer.Typer(cls=PlainGroup, help="Look at what a cache or a drafter does.", no_args_is_help=True)
 
 
 @app.command(cls=shows_defaults_of("hoarfrost.cache.ice_config:IceConfig", renamed={"kv_budget": "budget"}))
@@ -55,6 +66,61 @@ def cache(
     num_closing = closing_length(ids, encode_prompt(engine, text + "\N{SNOWFLAKE}", None, chat))
     fetches = inspect_prompt(engine, ids, num_closing, config, new_tokens)
     deliver(make_result(engine, config, len(ids), fetches), lambda _: _report(fetches), json_file)
+
+
+@app.command(
+    cls=shows_defaults_of(
+        "hoarfrost.evaluation.decode.benchmark:DecodeSettings",
+        renamed={"tree_budget": "budgets"},
+        choices={"sets": "hoarfrost.evaluation.prompts.sets:PROMPT_SETS"},
+    )
+)
+def drafter(
+    model: Model,
+    sets: Annotated[str, typer.Option("--set", help="Prompt sets separated by commas; `all`: the ten of the DDTree paper.")],
+    drafter: Drafter = "auto",
+    limit: Annotated[int | None, typer.Option(help="Prompts per set; by default as many as the DDTree paper takes.")] = None,
+    temperatures: Annotated[str | None, typer.Option("--temperature", help="One or more, separated by commas.")] = None,
+    tree_budget: Annotated[str | None, typer.Option(help="Nodes of the tree, or `auto`.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    chat: Chat = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    weights: Weights = "auto",
+    data_dir: PromptData = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show how often the drafter's guesses are right and accepted, per depth and temperature, and what that suggests.
+
+    Beside them stands what its training run measured on answers held back, if its folder still has the log of it.
+    """
+    from hoarfrost.cli.measuring import deliver, prompt_progress
+    from hoarfrost.evaluation.decode.acceptance import DrafterInspection
+    from hoarfrost.evaluation.decode.acceptance_report import report_acceptance
+    from hoarfrost.evaluation.decode.benchmark import DecodeSettings
+    from hoarfrost.evaluation.prompts.sets import load_sets
+    from hoarfrost.files import check_writable
+    from hoarfrost.training.report import read_held_out
+
+    settings = DecodeSettings(
+        modes=("chain", "tree"),
+        **given(
+            budgets=None if tree_budget is None else (parse_budget(tree_budget, "--tree-budget"),),
+            temperatures=None if temperatures is None else parse_list(temperatures, float, "--temperature"),
+            max_new_tokens=max_new_tokens,
+            chat=chat,
+        ),
+    )
+    if json_file is not None:
+        check_writable(json_file)
+    prompts = load_sets(parse_list(sets, str, "--set"), data_dir=data_dir, limit=limit)
+    engine = load_engine(model, drafter, dtype, device, weights)
+    inspection = DrafterInspection(engine, settings, prompts)
+    assert engine.drafter is not None
+    held_out = read_held_out(Path(engine.drafter.name), engine.drafter.horizon)
+    with prompt_progress(inspection.num_prompts) as on_prompt:
+        outcomes = inspection.run(on_prompt=on_prompt)
+    deliver({**inspection.result(inspection.describe(), outcomes), "held_out": held_out}, report_acceptance, json_file)
 
 
 def _report(fetches: Sequence[QueryFetch]) -> Report:

@@ -47,6 +47,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ..., or `auto`
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Write the result here as JSON; - is standard output, and the tables then go to stderr.")
 ]
+PromptData = Annotated[Path | None, typer.Option(help="Folder whose eval/ holds the sets; else HOARFROST_DATA, else the hub.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU; by default OMP_NUM_THREADS, else one per core.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no hub and no package index (HF_HUB_OFFLINE=1).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")]

@@ -62,7 +62,10 @@ class DFlashState:
 
 
 class DFlashDrafter:
-    """Implements `Drafter`. The mask token is never guessed: its logit is set to -inf, which costs one write per row."""
+    """Implements `Drafter`. The mask token is never guessed: its logit is set to -inf, which costs one write per row.
+
+    `token_ids [V]`, rising: the tokens that can be guessed; None: all of the vocabulary.
+    """
 
     def __init__(self, model: DFlashModel, target: BorrowedTarget, name: str = "dflash") -> None:
         self.config, self.name = model.config, name
@@ -73,8 +76,8 @@ class DFlashDrafter:
         self._target = target
         self._dtype, self._device = model.norm.weight.dtype, model.norm.weight.device
         token_ids = model.draft_token_ids()
-        self._token_ids = None if token_ids is None else token_ids.cpu().numpy()
-        self._mask_columns = mask_columns(self._token_ids, model.config.mask_token_id)
+        self.token_ids = None if token_ids is None else token_ids.cpu().numpy()
+        self._mask_columns = mask_columns(self.token_ids, model.config.mask_token_id)
         with torch.no_grad():
             self._head = model.borrowed_head(target.head, fastest_product)
             runs_natively = can_run_natively(model)
@@ -109,7 +112,7 @@ class DFlashDrafter:
         logits = head_logits(self.config, hidden, self._head)
         for column in self._mask_columns:
             logits.select(-1, column).fill_(float("-inf"))
-        marginals = [Marginals(logits=rows, token_ids=self._token_ids) for rows in logits]
+        marginals = [Marginals(logits=rows, token_ids=self.token_ids) for rows in logits]
         if self._weigher is None:
             return marginals
         selector = SelectorPass(self._weigher, hidden, bonus_token_ids)

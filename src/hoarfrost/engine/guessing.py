@@ -55,14 +55,15 @@ NUM_CANDIDATES = 64
 """Candidates per depth where the budget chooses itself: a node of rank r needs r better siblings, and no such tree goes that wide."""
 MAX_RETRIEVED_DEPTH = 32
 
-Watch = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]], None]
-"""Is told of the guesses below m visited rows: probabilities `[m, k]` as drafted and as believed, hits, the rows' depths, off the spine."""
+Watch = Callable[[Part, list[int], "kernels.Verdict | None"], None]
+"""Is told of a part with candidates, the tokens chosen at the rows visited, which its sequence has taken in, and how the drafter's guesses
+fared, if there are any."""
 
 
 class Guesser:
     """Makes trees for the sequences of one engine; `drafter` may be None, then only retrieval guesses.
 
-    `watch`, if set, is told of every guess that was put to the test.
+    `watch`, if set, is told of every round in which guesses were put to the test.
     """
 
     def __init__(self, target: Target, drafter: Drafter | None) -> None:
@@ -240,16 +241,16 @@ class Guesser:
 
     def _observe(self, part: Part, candidates: Candidates, token_ids: list[int]) -> None:
         sequence, config = part.sequence, part.sequence.tree
-        key, left_over, is_open = calibration_key(sequence), None, None
+        key, verdict = calibration_key(sequence), None
         if candidates.horizon:
             chosen = np.array(token_ids, np.int64)
             verdict = self.calibration(*key).observe(candidates, chosen) if config.calibration else judge(candidates, chosen)
-            if self.watch is not None and len(verdict.hits):
-                self.watch(verdict.drafted, verdict.believed, verdict.hits, np.arange(len(verdict.hits)), verdict.off_spine)
-            left_over, is_open = verdict.left_over, verdict.is_open
+        if self.watch is not None:
+            self.watch(part, token_ids, verdict)
         if config.retrieval and part.tree is not None:
             shares = self.retrieval.shares(part.choice.way == "drafted", key[0])
             root = int(part.tree.token_ids[0])
+            left_over, is_open = (verdict.left_over, verdict.is_open) if verdict is not None else (None, None)
             shares.observe(self.retrieval.table, sequence.repetition, root, token_ids, left_over, is_open)
 
 

@@ -9,8 +9,11 @@ from typing import Any, Generic
 
 from rich.table import Table
 
+from hoarfrost.drafting.opening import RUN_RECORD, RUN_RESULT
 from hoarfrost.files import append_line
 from hoarfrost.training.objective import AnyQuality, Quality
+
+LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """All whole lines; one that an interruption cut off is left out."""
     lines = path.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines if line]
+
+
+def read_held_out(drafter: Path, horizon: int) -> dict[str, Any] | None:
+    """What the run that wrote a drafter of `horizon` slots said last of answers held back: from the log in the folder of the run, or beside
+    the drafter's weights. None where no log says anything."""
+    run = drafter.parent if drafter.name == RUN_RESULT and (drafter.parent / RUN_RECORD).exists() else drafter
+    records = read_log(run / LOG) if (run / LOG).is_file() else []
+    valid = next((record["valid"] for record in reversed(records) if "valid" in record), None)
+    return valid if valid is not None and len(valid["accuracy_per_slot"]) == horizon else None
 
 
 def draw_curve(log_file: Path, image: Path) -> Path | None:

@@ -35,7 +35,7 @@ from hoarfrost.training.loss import gamma_for, slot_weights
 from hoarfrost.training.objective import AnyQuality, Objective, Pass
 from hoarfrost.training.optimizers import cosine_with_warmup
 from hoarfrost.training.preparation import TrainingData, choose_prompts, prepare_data
-from hoarfrost.training.report import TrainingLog, TrainingReport, draw_curve
+from hoarfrost.training.report import LOG, TrainingLog, TrainingReport, draw_curve
 from hoarfrost.training.settings import TrainingConfig
 
 ROWS_AT_ONCE, ROWS_AT_ONCE_ELSEWHERE = 2048, 16384  # block rows of one pass; on a CPU larger ones fall out of the caches
@@ -118,7 +118,7 @@ class Trainer(Generic[AnyQuality]):
         if self.settings.resume and checkpoint_exists(checkpoint):
             state = load_checkpoint(checkpoint, model, self.optimizers)
             self.step, self.seconds = state["step"], state["seconds"]
-        log = TrainingLog(self.settings.out / "log.jsonl", first_step=self.step)
+        log = TrainingLog(self.settings.out / LOG, first_step=self.step)
         quality, note = None, ""
         with progress_bar("training steps", total=self.num_steps, completed=self.step) as advance:
             while not self.is_finished:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.common.checks import check_list, check_names
 from hoarfrost.evaluation.common.journal import Benchmark, Outcome, Planned
@@ -32,6 +34,8 @@ from hoarfrost.tree import TreeConfig
 if TYPE_CHECKING:
     from hoarfrost.engine import Completion, Engine
     from hoarfrost.engine.guessing import Guesser
+    from hoarfrost.engine.plan import Part
+    from hoarfrost.kernels import Verdict
 
 NUM_WARM_UP_TOKENS = 32
 
@@ -165,8 +169,14 @@ class DecodeBenchmark(Benchmark[DecodeRecord]):
         if variant not in self._guessers:
             self._guessers[variant] = self.engine.new_guesser()
             if variant.tree.calibration and variant.mode == "tree":
-                self._guessers[variant].watch = self.reliability.note
+                self._guessers[variant].watch = partial(self.watch, variant)
         return self._guessers[variant]
+
+    def watch(self, variant: Variant, part: Part, token_ids: list[int], verdict: Verdict | None) -> None:
+        """Is told of every round of a calibrated tree in which guesses were put to the test (`engine.guessing.Watch`)."""
+        if verdict is not None and len(verdict.hits):
+            depths = np.arange(len(verdict.hits))
+            self.reliability.note(verdict.drafted, verdict.believed, verdict.hits, depths, verdict.off_spine)
 
     def _plain_completions(self, completions: dict[Variant, Completion]) -> dict[float, Completion]:
         """Per temperature the answer that a conversation goes on with: plain decoding's, or the first mode's where that is not run."""
