@@ -16,6 +16,7 @@ import pytest
 
 from hoarfrost.cli import app
 from hoarfrost.cli.options import PlainCommand
+from hoarfrost.models import SHIPPED, SMOLLM2
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").glob("*/README.md")])
@@ -54,7 +55,7 @@ def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     namespace: dict[str, Any] = {}
     for block in blocks(page):
         if block.language == "python":
-            source = "\n" * block.line + block.text.replace('"smollm2"', '"tiny"')
+            source = "\n" * block.line + block.text.replace('"smollm2"', '"tiny"').replace(SMOLLM2.hub_id, str(SHIPPED["tiny"].target))
             exec(compile(source, str(page), "exec"), namespace)
 
 
@@ -62,7 +63,7 @@ def test_pages_with_snippets_are_found() -> None:
     assert {"README.md", "how-it-works.md", "icecache.md", "transformers.md"} <= {page.name for page in PYTHON}
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", list(commands()))
 def test_commands_are_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     understood = []
     monkeypatch.setattr(PlainCommand, "invoke", lambda self, ctx: understood.append(ctx.command_path))

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from hoarfrost.drafting import load_drafter
 from hoarfrost.engine import Engine
 from hoarfrost.errors import InvalidInput
 from hoarfrost.evaluation.prompts.sets import load_prompts
-from hoarfrost.models import SHIPPED
+from hoarfrost.models import SHIPPED, SMOLLM2
 from hoarfrost.target import Target
 
 TINY = Path(str(SHIPPED["tiny"].drafter))
@@ -129,8 +130,9 @@ def test_weights_that_the_cache_lacks_are_named(hub: Hub, monkeypatch: pytest.Mo
         Target.load("some/model")
 
 
-def test_a_drafter_of_the_hub_is_known_by_its_alias_too(hub: Hub) -> None:
+def test_a_drafter_of_the_hub_is_known_by_its_alias_too(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Target.load("tiny", dtype="float32", device="cpu")
+    monkeypatch.setitem(SHIPPED, "smollm2", replace(SMOLLM2, drafter_folder=tmp_path / "none"))
     assert load_drafter("some/drafter", target).config == load_drafter("tiny", target).config
     assert load_drafter("some/drafter", target).name == "some/drafter"
     with pytest.raises(InvalidInput, match="no drafter for smollm2"):

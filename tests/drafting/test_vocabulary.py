@@ -139,7 +139,7 @@ def change_table(folder: Path, table: Tensor | None) -> None:
 def test_a_table_in_another_order_stands_for_the_same_tokens(folder: Path, target: BorrowedParts) -> None:
     order = torch.randperm(len(TOKEN_IDS), generator=torch.Generator().manual_seed(0))
     change_table(folder, (TOKEN_IDS[order] - torch.arange(len(TOKEN_IDS))).int())
-    assert load_drafter(folder, target)._token_ids.tolist() == TOKEN_IDS.tolist()
+    assert load_drafter(folder, target).token_ids.tolist() == TOKEN_IDS.tolist()
 
 
 @pytest.mark.parametrize(
