@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hoarfrost.evaluation.prompts.sets import MATH_SUFFIX
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 8192
 END_OF_TEXT, TURN_START, TURN_END, MASK = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

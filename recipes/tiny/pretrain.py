@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from corpus import VOCAB_SIZE
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -26,7 +27,7 @@ SAVE_EVERY = 50  # steps
 
 def build_model() -> Qwen3ForCausalLM:
     config = Qwen3Config(
-        vocab_size=2048,
+        vocab_size=VOCAB_SIZE,
         hidden_size=128,
         intermediate_size=384,
         num_hidden_layers=4,

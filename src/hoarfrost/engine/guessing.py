@@ -77,6 +77,7 @@ class Guesser:
 
     @cached_property
     def policy(self) -> Policy:
+        logger.info("Measuring what the passes of %s cost on this machine.", self.target.name)
         return Policy(measure(self.target, self.drafter))
 
     def prepare(self, config: TreeConfig) -> None:
