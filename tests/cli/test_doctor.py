@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,18 +58,6 @@ def test_a_cuda_build_without_a_gpu_costs_disk_only(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
     assert doctor.accelerators([]).detail == "none: decoding runs on the CPU"
-
-
-def test_cost_tables_and_their_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    [finding] = doctor.cost_tables()
-    assert finding.detail.startswith("none yet in ")
-    (tmp_path / "hoarfrost").mkdir()
-    for name, days in (("a", 2), ("b", 40)):
-        (tmp_path / "hoarfrost" / f"costs-{name}.json").write_text(json.dumps({"measured_at": time.time() - days * 86400}))
-    (tmp_path / "hoarfrost" / "costs-c.json").write_text("{")
-    [finding] = doctor.cost_tables()
-    assert finding.detail == f"2 in {tmp_path / 'hoarfrost'}, 2 to 40 days old"
 
 
 def test_extras_that_are_missing_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

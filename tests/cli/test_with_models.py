@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from command import call_command
-from conftest import VOCAB_SIZE
 from gguf_files import random_model, write_model
+from saved_drafters import save_random_drafter
 
-from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
 from hoarfrost.engine import rounds as engine_rounds
 
 FAST = ("--dtype", "float32", "--device", "cpu")
@@ -32,31 +30,10 @@ class Pair:
     misfit: str
 
 
-def save_random_drafter(folder: Path, hidden_size: int) -> str:
-    torch.manual_seed(1)
-    config = DFlashConfig(
-        hidden_size=hidden_size,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        vocab_size=VOCAB_SIZE,
-        mask_token_id=3,
-        target_layer_ids=(1, 2),
-        num_target_layers=4,
-        block_size=6,
-        max_position_embeddings=512,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )
-    save_drafter(DFlashModel(config), folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def pair(model_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("drafters")
-    return Pair(model_folder("qwen3"), save_random_drafter(folder / "fits", 32), save_random_drafter(folder / "misfit", 48))
+    return Pair(model_folder("qwen3"), save_random_drafter(folder / "fits"), save_random_drafter(folder / "misfit", hidden_size=48))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,23 +156,6 @@ def decoding(alias: str) -> Finding:
     return Finding("decoding", OK, f"{', '.join(modes)} gave the same {len(answers['DDTree'])} tokens")
 
 
-def cost_tables() -> Iterator[Finding]:
-    """What passes were measured to cost, by the ages of the tables."""
-    import json
-    import time
-
-    from hoarfrost.user_cache import cache_folder
-
-    ages = []
-    for path in cache_folder().glob("costs-*.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            ages.append((time.time() - json.loads(path.read_bytes())["measured_at"]) / 86400)
-    if not ages:
-        yield Finding("cost tables", OK, f"none yet in {cache_folder()}; a model's first answers measure what its passes cost")
-    else:
-        yield Finding("cost tables", OK, f"{len(ages)} in {cache_folder()}, {min(ages):.0f} to {max(ages):.0f} days old")
-
-
 EXTRAS = {"plot": ("matplotlib", "the figures of `plot`"), "bench": ("datasets", "prompt sets from the hub")}
 
 
@@ -239,7 +221,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     native_kernels,
     shipped_models,
     drafters,
-    cost_tables,
     hub,
     prompt_sets,
 )

@@ -14,9 +14,9 @@ import pytest
 from command import call_command
 from conftest import VOCAB_SIZE
 from reference import random_drafter
+from saved_drafters import save_random_drafter
 
 from hoarfrost import Engine, SamplingParams, TreeConfig
-from hoarfrost.drafting import DFlashConfig, DFlashModel, save_drafter
 from hoarfrost.engine.plan import Part
 from hoarfrost.evaluation.decode.acceptance import COUNTS, DrafterInspection
 from hoarfrost.evaluation.decode.acceptance_report import hints
@@ -196,22 +196,7 @@ def test_held_out_figures_are_the_last_of_the_run(tmp_path: Path) -> None:
 def test_the_command_prints_both_tables(
     model_folder: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = DFlashConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        vocab_size=VOCAB_SIZE,
-        mask_token_id=3,
-        target_layer_ids=(1, 2),
-        num_target_layers=4,
-        block_size=4,
-        max_position_embeddings=512,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )
-    save_drafter(DFlashModel(config), tmp_path / "drafter")
+    save_random_drafter(tmp_path / "drafter", num_hidden_layers=1, block_size=4)
     valid = {"accuracy_per_slot": [0.91, 0.82, 0.73], "expected_tokens_per_round": 2.46}
     (tmp_path / "drafter" / "log.jsonl").write_text(json.dumps({"step": 1, "valid": valid}) + "\n")
     (tmp_path / "eval").mkdir()
